@@ -1,0 +1,1 @@
+"""Fairway: the whole road from a trained model to a live, watched service, under one gate."""

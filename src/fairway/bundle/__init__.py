@@ -1,0 +1,1 @@
+"""What travels: a directory of data with a manifest, its digests, its signature and its archive."""

@@ -1,0 +1,1 @@
+"""Talks to any V2 server."""

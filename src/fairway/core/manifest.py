@@ -1,0 +1,172 @@
+"""What a bundle holds, as data. Its canonical JSON's SHA-256 is the bundle's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from fairway.core.errors import InvalidConfig
+from fairway.core.tensors import TensorSpec
+
+FORMAT = 1
+"""The bundle format that this version writes, and the newest that it reads."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Model names: safe in a path, a URL, a metric label and an OCI tag."""
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the bundle: ``sha256`` as 64 hex digits, ``size`` in bytes."""
+
+    sha256: str
+    size: int
+
+
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Measured time of one engine call on ``n`` rows: ``base_us + row_us * n`` microseconds."""
+
+    base_us: float
+    row_us: float
+
+    def of(self, rows: int) -> float:
+        """Expected microseconds for ``rows`` rows."""
+        return self.base_us + self.row_us * rows
+
+
+class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which engine runs which file, and its tuning.
+
+    ``threads`` 1 is right for small models: the server's parallelism is over requests. ``max_batch`` is in rows.
+    """
+
+    name: str = "onnxruntime"
+    file: str = "model.onnx"
+    threads: int = 1
+    max_batch: int = 64
+    batching: bool = True
+    cost: Cost | None = None
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A named, parametrized processing step that could not be fused into the graph, such as a tokenizer."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class Processing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Steps before and after the engine. A raw request skips both."""
+
+    pre: tuple[Step, ...] = ()
+    post: tuple[Step, ...] = ()
+
+
+class PassRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One optimization pass that was applied: its parameters, and the graph digests before and after."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+    before: str = ""
+    after: str = ""
+
+
+class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which output answers the task, and how to read it.
+
+    ``kind``: ``probabilities`` or ``logits`` of shape ``[rows, classes]``; ``label`` or ``value`` of shape ``[rows]`` or
+    ``[rows, 1]``, being the predicted class itself or the predicted number.
+    """
+
+    output: str
+    kind: Literal["probabilities", "logits", "label", "value"]
+
+
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a bundle comes from. Digests are ``sha256:…``; nothing here depends on when it was built."""
+
+    source: str = ""
+    source_kind: str = ""
+    source_digest: str = ""
+    data_digests: dict[str, str] = {}
+    parent: str = ""
+    code_revision: str = ""
+    hyperparameters: dict[str, Any] = {}
+    environment: dict[str, str] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A bundle's table of contents.
+
+    Attributes
+    ----------
+    name, task
+        As in ``fairway.toml``.
+    inputs, outputs : tuple of TensorSpec
+        What callers send and get, after pre- and post-processing.
+    prediction : Prediction or None
+        ``None`` when no output answers a task that Fairway can score.
+    labels : tuple of str
+        Class names, in the order of the scores.
+    recipe : tuple of PassRecord
+        The optimization passes that made the graph, in order.
+    files : dict
+        Every file of the bundle but the manifest and its signature.
+    """
+
+    name: str
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    files: dict[str, FileEntry]
+    engine: EngineSpec = EngineSpec()
+    processing: Processing = Processing()
+    prediction: Prediction | None = None
+    labels: tuple[str, ...] = ()
+    recipe: tuple[PassRecord, ...] = ()
+    lineage: Lineage = Lineage()
+    format: int = msgspec.field(default=FORMAT)
+
+    def encode(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, ``format`` always present."""
+        data = msgspec.to_builtins(self)
+        data["format"] = self.format
+        return msgspec.json.encode(data, order="sorted")
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and the hex digest of :meth:`encode`: the bundle's identity."""
+        return "sha256:" + hashlib.sha256(self.encode()).hexdigest()
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """A model, and perhaps which of its versions: ``digits``, ``digits:4`` or ``digits@champion``.
+
+    Examples
+    --------
+    >>> ModelRef.parse("digits:4")
+    ModelRef(name='digits', version=4, alias=None)
+    >>> str(ModelRef.parse("digits@champion"))
+    'digits@champion'
+    """
+
+    name: str
+    version: int | None = None
+    alias: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """Raise :class:`InvalidConfig` unless ``text`` is a reference."""
+        match = re.fullmatch(rf"({NAME.pattern})(?::(\d{{1,9}})|@({NAME.pattern}))?", text)
+        if match is None:
+            raise InvalidConfig(
+                f"{text!r} is not a model reference; write NAME, NAME:VERSION or NAME@ALIAS, such as digits:4"
+            )
+        name, version, alias = match.groups()
+        return cls(name, int(version) if version else None, alias)
+
+    def __str__(self) -> str:
+        """The form that :meth:`parse` reads."""
+        return self.name + (f":{self.version}" if self.version is not None else f"@{self.alias}" if self.alias else "")

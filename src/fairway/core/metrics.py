@@ -1,0 +1,149 @@
+"""Metrics and measurements: what is measured, in which direction it is good, and how sure we are."""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+import msgspec
+
+from fairway.core.errors import InvalidConfig
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """A named quantity. The name tells direction and unit: ``*_score`` is better high, all else better low.
+
+    ``tasks`` lists the tasks it applies to; empty means every task.
+    """
+
+    name: str
+    description: str
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better."""
+        return self.name.endswith(("_score", "_rps"))
+
+
+_CLASSIFICATION = ("classification",)
+_REGRESSION = ("regression",)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy_score", "share of rows whose predicted class is the label", _CLASSIFICATION),
+        Metric("balanced_accuracy_score", "mean over classes of the recall", _CLASSIFICATION),
+        Metric("f1_score", "mean over classes of the F1 score", _CLASSIFICATION),
+        Metric("precision_score", "mean over classes of the precision", _CLASSIFICATION),
+        Metric("recall_score", "mean over classes of the recall", _CLASSIFICATION),
+        Metric("roc_auc_score", "area under the ROC curve, one class against the rest", _CLASSIFICATION),
+        Metric("log_loss", "mean negative log probability of the label, in nats", _CLASSIFICATION),
+        Metric("r2_score", "share of the label's variance explained", _REGRESSION),
+        Metric("mean_absolute_error", "mean of |prediction - label|", _REGRESSION),
+        Metric("median_absolute_error", "median of |prediction - label|", _REGRESSION),
+        Metric("root_mean_squared_error", "square root of the mean squared error", _REGRESSION),
+        Metric("latency_p50_ms", "median time from request to answer"),
+        Metric("latency_p95_ms", "95th percentile of the time from request to answer"),
+        Metric("latency_p99_ms", "99th percentile of the time from request to answer"),
+        Metric("throughput_rps", "requests answered per second"),
+        Metric("error_rate", "share of valid requests that were not answered"),
+        Metric("memory_mb", "resident memory of a process that serves the model, in 10^6 bytes"),
+        Metric("size_mb", "size of the bundle's files, in 10^6 bytes"),
+        Metric("load_ms", "time from opening the bundle to the first answer"),
+    )
+}
+"""Every metric that a gate may limit, by name."""
+
+
+def metric(name: str) -> Metric:
+    """The metric called ``name``, or :class:`InvalidConfig` with the nearest valid name."""
+    if name in METRICS:
+        return METRICS[name]
+    near = difflib.get_close_matches(name, METRICS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
+    raise InvalidConfig(f"no metric {name!r}; {hint}")
+
+
+class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One number, and how sure we are of it.
+
+    Attributes
+    ----------
+    metric : str
+    value, low, high : float
+        The estimate and its interval, in the metric's unit.
+    confidence : float
+        Two-sided coverage of the interval; 1 for an exact number, such as a file's size.
+    n : int
+        Observations behind it.
+    slice : str
+        The slice measured; empty is all rows.
+    versus : str
+        If set, ``value`` is the difference to this model (candidate minus that) on the same rows.
+    method : str
+        How the interval was made.
+    at_rps : float or None
+        The offered load in requests per second, for what depends on load.
+    error : str
+        Why the measurement could not be made; ``value`` is then meaningless.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    n: int = 0
+    slice: str = ""
+    versus: str = ""
+    method: str = ""
+    at_rps: float | None = None
+    error: str = ""
+
+    @classmethod
+    def exact(cls, name: str, value: float, **fields: object) -> Measurement:
+        """A number without uncertainty."""
+        return msgspec.convert(
+            {"metric": name, "value": value, "low": value, "high": value, "confidence": 1.0, **fields}, cls
+        )
+
+    @classmethod
+    def failed(cls, name: str, error: str, **fields: object) -> Measurement:
+        """A measurement that could not be made."""
+        return msgspec.convert(
+            {"metric": name, "value": 0.0, "low": -math.inf, "high": math.inf, "error": error, **fields}, cls
+        )
+
+
+def difference(candidate: Measurement, champion: Measurement, versus: str) -> Measurement:
+    """Candidate minus champion, from two independent intervals.
+
+    Where the same rows were measured for both, a paired interval is narrower: prefer it.
+
+    References
+    ----------
+    G. Y. Zou, A. Donner, "Construction of confidence limits about effect measures: a general approach",
+    Statistics in Medicine 27(10), 2008, eq. 7 (MOVER), doi:10.1002/sim.3095.
+
+    Examples
+    --------
+    >>> a = Measurement("accuracy_score", 0.9, 0.87, 0.93)
+    >>> b = Measurement("accuracy_score", 0.8, 0.76, 0.84)
+    >>> d = difference(a, b, "digits:1")
+    >>> round(d.value, 3), round(d.low, 3), round(d.high, 3)
+    (0.1, 0.05, 0.15)
+    """
+    value = candidate.value - champion.value
+    return Measurement(
+        metric=candidate.metric,
+        value=value,
+        low=value - math.hypot(candidate.value - candidate.low, champion.high - champion.value),
+        high=value + math.hypot(candidate.high - candidate.value, champion.value - champion.low),
+        confidence=min(candidate.confidence, champion.confidence),
+        n=min(candidate.n, champion.n),
+        slice=candidate.slice,
+        versus=versus,
+        method="difference of independent intervals (MOVER)",
+        at_rps=candidate.at_rps,
+    )

@@ -1,0 +1,1 @@
+"""What runs a graph: one adapter per engine, found through the entry-point group ``fairway.engines``."""

@@ -1,0 +1,51 @@
+"""The engine protocol, and how an engine is found."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, cast
+
+from fairway.core.errors import InvalidBundle
+from fairway.core.manifest import EngineSpec
+from fairway.core.tensors import Tensors, TensorSpec
+
+
+class Engine(Protocol):
+    """One loaded graph. Synchronous, thread-safe, stateless between calls."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def infer(self, feed: Tensors) -> Tensors:
+        """Run once. ``feed`` fits ``inputs``; the answer has every output."""
+        ...
+
+    def close(self) -> None:
+        """Free memory. Nothing may be called afterwards."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """What an entry point in ``fairway.engines`` resolves to."""
+
+    def __call__(self, path: Path, *, threads: int = 1) -> Engine:
+        """Load the graph at ``path`` on ``threads`` threads (0: as many as there are cores)."""
+        ...
+
+
+def load_engine(spec: EngineSpec, directory: Path) -> Engine:
+    """Load the graph that ``spec`` names in a bundle's directory.
+
+    Raises
+    ------
+    InvalidBundle
+        If no installed engine has that name, or the graph cannot be loaded.
+    MissingExtra
+        If the engine's package is not installed.
+    """
+    found = {entry.name: entry for entry in entry_points(group="fairway.engines")}
+    if spec.name not in found:
+        raise InvalidBundle(f"this bundle runs on engine {spec.name!r}; installed here: {', '.join(sorted(found))}")
+    factory = cast(EngineFactory, found[spec.name].load())
+    return factory(directory / spec.file, threads=spec.threads)

@@ -1,0 +1,61 @@
+"""A bundle made runnable: pre-processing, engine, post-processing."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from fairway.bundle.format import Bundle
+from fairway.core.manifest import Manifest
+from fairway.core.tensors import Tensors, TensorSpec
+from fairway.engines.base import load_engine
+from fairway.processing.steps import load_step
+
+
+class Model:
+    """One loaded bundle. Synchronous and thread-safe; a context manager.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Verified by whoever read it.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of TensorSpec
+        What :meth:`infer` takes and gives.
+    raw_inputs, raw_outputs : tuple of TensorSpec
+        The same with processing skipped.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self._pre = tuple(load_step(step, bundle.path) for step in self.manifest.processing.pre)
+        self._post = tuple(load_step(step, bundle.path) for step in self.manifest.processing.post)
+        self._engine = load_engine(self.manifest.engine, bundle.path)
+        self.inputs: tuple[TensorSpec, ...] = self.manifest.inputs
+        self.outputs: tuple[TensorSpec, ...] = self.manifest.outputs
+        self.raw_inputs = self._engine.inputs
+        self.raw_outputs = self._engine.outputs
+
+    def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
+        """Answer all rows of ``feed``, which fits ``inputs`` (``raw_inputs`` if ``raw``)."""
+        if raw or not (self._pre or self._post):
+            return self._engine.infer(feed)
+        for step in self._pre:
+            feed = step(feed)
+        answer = self._engine.infer(feed)
+        for step in self._post:
+            answer = step(answer)
+        return answer
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Declared pre- and post-processing steps that run beside the graph."""

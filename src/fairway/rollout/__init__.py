@@ -1,0 +1,1 @@
+"""From champion to challenger and back: what live traffic says, and what is done about it."""

@@ -1,0 +1,1 @@
+"""The serving core: decode, validate, schedule, infer, encode, whatever the wire."""

@@ -1,0 +1,1 @@
+"""Wires: decode, call the core, encode."""

@@ -1,0 +1,1 @@
+"""Reads ``fairway.toml``: the only reader of settings files and environment variables."""

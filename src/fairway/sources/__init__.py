@@ -1,0 +1,1 @@
+"""Checkpoints and data files in: converted to bundles, checked against the original."""

@@ -1,0 +1,51 @@
+"""Fixtures that several parts share: scikit-learn's digits, as data files and as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fairway.bundle.format import Bundle
+from fairway.testing.builders import linear_bundle
+
+
+class Digits(NamedTuple):
+    """Scikit-learn's digits, scaled to 0-1, split with seed 0 into 1347 training and 450 held-out rows."""
+
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+    columns: tuple[str, ...]
+    model: Any
+    """A fitted ``LogisticRegression``."""
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(
+        (x / 16).astype(np.float32), y.astype(np.int64), test_size=450, random_state=0
+    )
+    model = LogisticRegression(max_iter=1000).fit(x_train, y_train)
+    columns = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
+    return Digits(x_train, y_train, x_test, y_test, columns, model)
+
+
+@pytest.fixture
+def digits_bundle(digits: Digits, tmp_path: Path) -> Bundle:
+    return linear_bundle(
+        tmp_path / "digits.fairway",
+        name="digits",
+        weights=digits.model.coef_.T,
+        bias=digits.model.intercept_,
+        columns=digits.columns,
+    )
