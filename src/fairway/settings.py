@@ -1,1 +1,165 @@
-"""Reads ``fairway.toml``: the only reader of settings files and environment variables."""
+"""Reads ``fairway.toml`` and ``FAIRWAY_*`` variables: the only reader of settings files and of the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fairway.core.errors import InvalidConfig
+from fairway.core.gate import Limit, check_gate
+from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+from fairway.monitoring.settings import MonitorSettings
+from fairway.optimization.settings import OptimizationSettings
+from fairway.registry.settings import RegistrySettings
+from fairway.rollout.settings import ReleaseSettings
+from fairway.serving.settings import ServeSettings
+from fairway.sources.settings import DataSettings, ModelSettings
+
+FILE = "fairway.toml"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One model's whole life. Every table has good defaults but ``[model]`` and ``[data]``.
+
+    A registry and a server need neither, so both may be absent; a command that needs them says so.
+    """
+
+    model: ModelSettings | None = None
+    data: DataSettings | None = None
+    slices: tuple[SliceSettings, ...] = ()
+    gate: dict[str, Limit] = {}
+    evaluate: EvaluationSettings = EvaluationSettings()
+    optimize: OptimizationSettings = OptimizationSettings()
+    registry: RegistrySettings = RegistrySettings()
+    serve: ServeSettings = ServeSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    monitor: MonitorSettings = MonitorSettings()
+
+
+def read_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read ``path``; a variable such as ``FAIRWAY_SERVE_PORT`` wins over its key.
+
+    Raises
+    ------
+    InvalidConfig
+        Naming the file, the line or key, and the nearest valid name.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise InvalidConfig(f"{path} does not exist; write one with: fairway init CHECKPOINT DATA") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} cannot be read: {error}") from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{path} is not TOML: {error}") from None
+    return _convert(tables, environ, str(path), text)
+
+
+def default_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The defaults and the environment, where there is no file."""
+    return _convert({}, environ, "the environment", "")
+
+
+def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, text: str) -> Settings:
+    try:
+        settings = msgspec.convert(tables, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(_explain(str(error), where, text)) from None
+    try:
+        check_gate(settings.gate)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{where}: {error}") from None
+    return _with_environment(settings, environ)
+
+
+def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    changed: dict[str, Any] = {}
+    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate"):
+        part = getattr(settings, table)
+        prefix = f"FAIRWAY_{table.upper()}_"
+        given = {name.removeprefix(prefix).lower(): name for name in environ if name.startswith(prefix)}
+        if not given:
+            continue
+        for key, name in given.items():
+            if key not in part.__struct_fields__:
+                raise InvalidConfig(f"{name} sets nothing; {_nearest(key, part.__struct_fields__)}")
+        values = {key: environ[name] for key, name in given.items()}
+        try:
+            whole = {**msgspec.to_builtins(part), **values}
+            changed[table] = msgspec.convert(whole, type(part), strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidConfig(f"{', '.join(given.values())}: {error}") from None
+    return msgspec.structs.replace(settings, **changed)
+
+
+def _explain(message: str, where: str, text: str) -> str:
+    """msgspec says what is wrong and where in the tree: add the line, and the nearest valid name."""
+    problem, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".").replace("[...]", "")
+    unknown = re.search(r"unknown field `(.+?)`", problem)
+    if unknown is None:
+        table, _, key = path.rpartition(".")
+        line = _line(text, table, key)
+        return f"{where}{line}: {path or 'the file'}: {problem[0].lower()}{problem[1:]}"
+    key = unknown[1]
+    fields = _fields(path)
+    key_path = f"{path}.{key}" if path else key
+    return f"{where}{_line(text, path, key)}: unknown key {key_path!r}; {_nearest(key, fields)}"
+
+
+def _fields(path: str) -> tuple[str, ...]:
+    """The keys that are valid in the table at ``path``."""
+    kind: Any = Settings
+    for part in path.split(".") if path else []:
+        kind = _TABLES.get(part, Limit if kind is _GATE else kind)
+        if part == "gate":
+            kind = _GATE
+    return tuple(kind.__struct_fields__)
+
+
+class _Gate(msgspec.Struct):
+    """Stands for ``[gate]``, whose keys are metric names."""
+
+
+_GATE = _Gate
+_TABLES: dict[str, Any] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "slices": SliceSettings,
+    "evaluate": EvaluationSettings,
+    "optimize": OptimizationSettings,
+    "registry": RegistrySettings,
+    "serve": ServeSettings,
+    "release": ReleaseSettings,
+    "monitor": MonitorSettings,
+}
+
+
+def _nearest(key: str, valid: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, valid, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(valid)}"
+
+
+def _line(text: str, table: str, key: str) -> str:
+    """``, line N`` of ``key`` in ``[table]``, or nothing where it is written in another form."""
+    current, name = "", key.partition("[")[0]
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([\w.\"-]+)\s*\]\]?", line)
+        if header:
+            current = header[1]
+            if not table and current.partition(".")[0] == name:
+                return f", line {number}"
+        elif current == table and re.match(rf"\s*\"?{re.escape(name)}\"?\s*[.=]", line):
+            return f", line {number}"
+    if "." in table:  # an inline table: the line of the key that holds it
+        return _line(text, *table.rsplit(".", 1))
+    return ""
