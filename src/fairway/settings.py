@@ -118,19 +118,11 @@ def _explain(message: str, where: str, text: str) -> str:
 
 def _fields(path: str) -> tuple[str, ...]:
     """The keys that are valid in the table at ``path``."""
-    kind: Any = Settings
-    for part in path.split(".") if path else []:
-        kind = _TABLES.get(part, Limit if kind is _GATE else kind)
-        if part == "gate":
-            kind = _GATE
+    head = path.partition(".")[0]
+    kind: Any = Limit if head == "gate" else _TABLES.get(head, Settings)
     return tuple(kind.__struct_fields__)
 
 
-class _Gate(msgspec.Struct):
-    """Stands for ``[gate]``, whose keys are metric names."""
-
-
-_GATE = _Gate
 _TABLES: dict[str, Any] = {
     "model": ModelSettings,
     "data": DataSettings,

@@ -1,0 +1,94 @@
+"""The ``fairway`` program: which commands there are, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+from typer.exceptions import Abort, TyperException
+
+from fairway.cli.errors import DONE, INTERRUPTED, MISTAKE, exit_code
+from fairway.cli.evaluate import evaluate
+from fairway.cli.infer import infer
+from fairway.cli.init import init
+from fairway.cli.observe import observe
+from fairway.cli.optimize import optimize
+from fairway.cli.pack import pack
+from fairway.cli.register import register
+from fairway.cli.release import release
+from fairway.cli.rollback import rollback
+from fairway.cli.run import run
+from fairway.cli.serve import serve
+from fairway.cli.status import status
+from fairway.core.errors import FairwayError
+
+_HELP = """\
+The whole road from a trained model to a live, watched service, under one gate.
+
+Start with a checkpoint and a data file:
+
+    fairway init model.onnx test.parquet    # writes fairway.toml: read it, set your limits
+    fairway run                             # converts, evaluates, optimizes, packs, registers, releases
+    fairway serve                           # answers on http://127.0.0.1:8000
+    fairway infer NAME --data test.parquet  # asks it
+    fairway status                          # what runs, what happened, what to type next
+"""
+
+_STAGES = {
+    "The whole road": (init, run, status),
+    "Make a version": (evaluate, optimize, pack, register),
+    "Serve it": (serve, infer),
+    "Change it, watch it": (release, rollback, observe),
+}
+
+app = typer.Typer(
+    name="fairway",
+    help=_HELP,
+    epilog="Exit codes: 0 done or passed · 1 failed or drifted · 2 inconclusive · 3 a mistake in what was asked · 4 something is broken.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for stage, commands in _STAGES.items():
+    for command in commands:
+        app.command(rich_help_panel=stage)(command)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import fairway
+
+        print(fairway.version())  # noqa: T201
+        raise typer.Exit(DONE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit; a user's mistake is one line on stderr, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, standalone_mode=False)
+    except FairwayError as error:
+        sys.exit(_refuse(error.code, str(error), exit_code(error), json="--json" in given))
+    except TyperException as error:
+        usage = "; see: fairway --help" if not given else f"; see: fairway {given[0]} --help"
+        sys.exit(_refuse("usage", error.format_message().rstrip(".") + usage, MISTAKE, json="--json" in given))
+    except (KeyboardInterrupt, Abort):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # somebody piped us into `head`
+        sys.stderr.close()
+        sys.exit(DONE)
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _refuse(code: str, message: str, status: int, *, json: bool) -> int:
+    if json:
+        sys.stdout.write(msgspec.json.encode({"error": {"code": code, "message": message}}).decode() + "\n")
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    return status

@@ -1,0 +1,97 @@
+"""What commands print: data to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fairway.core.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from fairway.loop.progress import Progress
+
+
+def emit(text: str, document: Any, *, json: bool) -> None:
+    """Print ``text`` for people, or ``document`` (structs, dicts or JSON bytes) for machines."""
+    if not json:
+        print(text)  # noqa: T201 (this is where the command line prints)
+        return
+    raw = document if isinstance(document, bytes) else msgspec.json.encode(document, enc_hook=str)
+    sys.stdout.write(msgspec.json.format(raw, indent=2).decode() + "\n")
+
+
+def write_page(path: Path | None, page: str) -> None:
+    """Write an HTML page where the user asked for one, atomically."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.part")
+        partial.write_text(page, "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InvalidConfig(f"cannot write {path}: {error.strerror}; choose another place with --html") from None
+    note(f"wrote {path}")
+
+
+def note(text: str) -> None:
+    """Tell people something that is not the command's data."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def watched() -> Iterator[Progress]:
+    """A progress display on stderr: bars on a terminal, plain lines elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    bars = Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    with bars:
+        yield _Drawn(bars)
+
+
+class _Lines:
+    def step(self, text: str) -> None:
+        note(f"- {text}")
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        if done == total:
+            note(f"  {text}: {total}")
+
+
+class _Drawn:
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._task: Any = None
+        self._text = ""
+
+    def step(self, text: str) -> None:
+        self._finish()
+        self._text = text
+        self._task = self._bars.add_task(text, total=None)
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        if self._task is None:
+            self.step(text)
+        self._bars.update(self._task, description=f"{self._text}: {text}", completed=done, total=total)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, description=self._text, total=1, completed=1)

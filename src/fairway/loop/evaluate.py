@@ -1,0 +1,127 @@
+"""The verb ``evaluate``: quality on the test set, performance through the serving core, the gate's verdict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairway.bundle.format import Bundle
+from fairway.core.errors import ModelNotFound, RegistryUnavailable
+from fairway.core.gate import Gate
+from fairway.core.metrics import Measurement
+from fairway.evaluation.report import Report
+from fairway.loop.models import find_bundle, find_version
+from fairway.loop.progress import SILENT, Progress
+from fairway.loop.project import Project
+
+if TYPE_CHECKING:
+    from fairway.sources.tables import Table
+
+PERFORMANCE = ("latency_", "throughput_rps", "error_rate", "memory_mb", "size_mb", "load_ms")
+DEFAULT_RPS = 50.0
+MIN_REQUESTS = 1_000
+"""Enough for the interval of a 99th percentile to be finite at 95 % confidence, with room to spare (373 would do)."""
+
+
+def evaluate(
+    model: Bundle | Path | str | None = None,
+    *,
+    data: Path | str | None = None,
+    baseline: str = "champion",
+    project: Project | None = None,
+    progress: Progress = SILENT,
+) -> Report:
+    """Score ``model`` on the test set, slice by slice, and judge it by the gate.
+
+    Parameters
+    ----------
+    model : Bundle, path, reference or None
+        See :func:`fairway.loop.models.find_bundle`; ``None`` is the project's source.
+    data : path, optional
+        Another test file than ``[data] test``.
+    baseline : str, default "champion"
+        What to compare with, on the same rows: an alias of the same model, or any reference. Ignored where it does
+        not exist yet, as for a first version.
+    project : Project, optional
+        Defaults to that of the working directory.
+
+    Returns
+    -------
+    Report
+        With ``.passed``, ``.verdict``, ``.as_text()``, ``.as_json()`` and ``.as_html()``.
+    """
+    project = project or Project.find()
+    bundle = find_bundle(project, model, progress)
+    table = _table(project, data)
+    champion = _baseline(project, bundle, baseline)
+    progress.step(f"measuring {bundle.manifest.name} under load")
+    performance = measure(bundle, project.settings.gate)
+    progress.step(f"scoring {bundle.manifest.name} on {table.rows:,} rows")
+    return score(project, bundle, table, champion=champion, extra=performance, progress=progress)
+
+
+def score(
+    project: Project,
+    bundle: Bundle,
+    table: Table,
+    *,
+    champion: tuple[str, Bundle] | None,
+    extra: Sequence[Measurement],
+    progress: Progress = SILENT,
+) -> Report:
+    """Score one bundle beside another on the same rows; ``extra`` are measurements made elsewhere."""
+    from contextlib import ExitStack
+
+    from fairway.evaluation.evaluate import evaluate as evaluate_model
+    from fairway.model import Model
+
+    settings = project.settings
+    with ExitStack() as stack:
+        candidate = stack.enter_context(Model(bundle))
+        incumbent = stack.enter_context(Model(champion[1])) if champion else None
+        return evaluate_model(
+            candidate,
+            table,
+            label=project.data.label,
+            gate=settings.gate,
+            slices=settings.slices,
+            champion=incumbent,
+            champion_name=champion[0] if champion else "champion",
+            extra=extra,
+            settings=settings.evaluate,
+            progress=progress,
+        )
+
+
+def measure(bundle: Bundle, gate: Gate) -> list[Measurement]:
+    """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names."""
+    from fairway.serving.performance import measure_performance
+
+    loads = sorted({limit.at_rps for name, limit in gate.items() if name.startswith(PERFORMANCE) and limit.at_rps})
+    measured: list[Measurement] = []
+    for rps in loads or [DEFAULT_RPS]:
+        measured += measure_performance(bundle, rps=rps, seconds=max(2.0, MIN_REQUESTS / rps))
+    return measured
+
+
+def _table(project: Project, data: Path | str | None) -> Table:
+    from fairway.sources.tables import load_table
+
+    return load_table(Path(os.path.expanduser(data))) if data else project.table("test")
+
+
+def _baseline(project: Project, bundle: Bundle, baseline: str) -> tuple[str, Bundle] | None:
+    """The champion's name and bundle, unless there is none yet or it is this very bundle."""
+    ref = baseline if ":" in baseline or "@" in baseline else f"{bundle.manifest.name}@{baseline}"
+    try:
+        with project.registry(create=False) as registry:
+            version = find_version(registry, ref)
+            if version.digest == bundle.digest:
+                return None
+            return f"{version.model}:{version.number}", registry.fetch(version, project.cache)
+    except (ModelNotFound, RegistryUnavailable):
+        if ref != baseline:
+            return None
+        raise

@@ -1,0 +1,47 @@
+"""The verb ``optimize``: the best form of a model that passes the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairway.bundle.format import Bundle
+from fairway.loop.evaluate import measure
+from fairway.loop.models import find_bundle
+from fairway.loop.progress import SILENT, Progress
+from fairway.loop.project import Project
+
+if TYPE_CHECKING:
+    from fairway.optimization.optimize import Optimization
+
+
+def optimize(
+    model: Bundle | Path | str | None = None, *, project: Project | None = None, progress: Progress = SILENT
+) -> Optimization:
+    """Make candidates of ``model``, evaluate each, and choose the best that passes the gate.
+
+    Needs ``[data] reference``, whose rows calibrate quantization. The work stays under ``.fairway/work``, so that a run
+    that was cut off goes on where it was.
+
+    Returns
+    -------
+    Optimization
+        With ``.chosen`` (a bundle; the original where nothing pays) and ``.candidates``.
+    """
+    from fairway.optimization.optimize import optimize as search
+
+    project = project or Project.find()
+    bundle = find_bundle(project, model, progress)
+    progress.step(f"optimizing {bundle.manifest.name}")
+    return search(
+        bundle,
+        table=project.table("test"),
+        reference=project.table("reference"),
+        label=project.data.label,
+        gate=project.settings.gate,
+        slices=project.settings.slices,
+        workdir=project.work() / "candidates",
+        measure=lambda candidate: measure(candidate, project.settings.gate),
+        settings=project.settings.optimize,
+        progress=progress,
+    )

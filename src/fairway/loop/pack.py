@@ -1,0 +1,110 @@
+"""The verb ``pack``: a bundle that carries its evaluation, its drift baseline and its lineage."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from fairway.bundle.format import Bundle, read_bundle, write_bundle
+from fairway.core.errors import InvalidBundle
+from fairway.evaluation.report import Report
+from fairway.loop.evaluate import evaluate
+from fairway.loop.models import find_bundle
+from fairway.loop.progress import SILENT, Progress
+from fairway.loop.project import Project
+
+
+def pack(
+    model: Bundle | Path | str | None = None,
+    *,
+    out: Path | str | None = None,
+    replace: bool = False,
+    sign: Path | None = None,
+    project: Project | None = None,
+    progress: Progress = SILENT,
+) -> Bundle:
+    """Evaluate ``model`` and write it, with the evidence, as a bundle at ``out``.
+
+    Parameters
+    ----------
+    model : Bundle, path, reference or None
+        See :func:`fairway.loop.models.find_bundle`; ``None`` is the project's source.
+    out : path, default ``NAME.fairway`` in the working directory
+        A directory; a name that ends in ``.tar`` makes an archive.
+    replace : bool, default False
+        Take the place of a bundle that is already there.
+    sign : path, optional
+        A private EC key in PEM: the bundle is signed with it (OpenSSF model signing).
+
+    Raises
+    ------
+    InvalidBundle
+        If ``out`` exists and ``replace`` is not set.
+    """
+    project = project or Project.find()
+    bundle = find_bundle(project, model, progress)
+    target = Path(out) if out else Path(f"{bundle.manifest.name}.fairway")
+    if target.exists() and not replace:
+        raise InvalidBundle(f"{target} exists; choose another with --out, or take its place with --replace")
+    report = evaluate(bundle, project=project, progress=progress)
+    archive = target.name.endswith(".tar")
+    folder = project.work() / f"packed-{bundle.digest[7:19]}" if archive else target
+    packed = write_packed(project, bundle, report, folder, progress)
+    if sign is not None:
+        from fairway.bundle.signing import sign_bundle
+
+        sign_bundle(packed, sign)
+    if archive:
+        from fairway.bundle.archive import write_archive
+
+        write_archive(packed, target)
+    return packed
+
+
+def write_packed(
+    project: Project, bundle: Bundle, report: Report, target: Path, progress: Progress = SILENT
+) -> Bundle:
+    """Write ``bundle`` at ``target`` with ``report`` and a baseline of the reference rows; what is there gives way."""
+    from fairway.model import Model
+    from fairway.monitoring.baseline import make_baseline
+
+    progress.step(f"packing {bundle.manifest.name}")
+    reference = project.table("reference" if project.data.reference else "test")
+    with Model(bundle) as model:
+        baseline = make_baseline(model, reference.feed(model.inputs), project.settings.monitor)
+    files: dict[str, Path | bytes] = {name: bundle.file(name) for name in bundle.manifest.files}
+    files |= {"evaluation.json": report.as_json(), "baseline.json": baseline}
+    lineage = bundle.manifest.lineage
+    digests = {**lineage.data_digests, "test": report.data_digest, "reference": reference.digest}
+    manifest = msgspec.structs.replace(
+        bundle.manifest, lineage=msgspec.structs.replace(lineage, data_digests=digests)
+    )
+    aside = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    try:
+        packed = write_bundle(target, manifest, files)
+    except BaseException:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+    return packed
+
+
+def report_of(bundle: Bundle) -> Report | None:
+    """The evaluation that a bundle carries, or ``None`` if it was never evaluated."""
+    if "evaluation.json" not in bundle.manifest.files:
+        return None
+    return Report.from_json(bundle.file("evaluation.json").read_bytes())
+
+
+def reread(path: Path) -> Bundle | None:
+    """The bundle at ``path`` if a whole one is there."""
+    try:
+        return read_bundle(path)
+    except InvalidBundle:
+        return None

@@ -1,0 +1,127 @@
+"""A project: settings, the folder they lie in, and the state beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fairway.bundle.format import file_digest
+from fairway.core.errors import InvalidConfig
+from fairway.settings import FILE, Settings, default_settings, read_settings
+from fairway.sources.settings import DataSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from fairway.registry.store import Registry
+    from fairway.sources.tables import Table
+
+
+class Project:
+    """What the verbs work in.
+
+    Parameters
+    ----------
+    settings : Settings
+    root : Path
+        The folder that relative paths in the settings are relative to.
+
+    Attributes
+    ----------
+    state : Path
+        ``root/.fairway``: the local registry, the cache, and the work of each model.
+    """
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings = settings
+        self.root = root
+        self.state = root / ".fairway"
+
+    @classmethod
+    def find(cls, path: Path | str | None = None) -> Project:
+        """The project at ``path`` (a file or its folder), or that of the working directory or its parents.
+
+        Without any ``fairway.toml`` it has default settings and the working directory as its root. Raises
+        :class:`InvalidConfig` if ``path`` is given and there is no such file, or if the file is wrong.
+        """
+        if path is not None:
+            given = Path(path)
+            file = given / FILE if given.is_dir() else given
+            return cls(read_settings(file), file.absolute().parent)
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if (folder / FILE).is_file():
+                return cls(read_settings(folder / FILE), folder)
+        return cls(default_settings(), here)
+
+    @property
+    def model(self) -> ModelSettings:
+        """``[model]``, or :class:`InvalidConfig` if there is none."""
+        if self.settings.model is None:
+            raise InvalidConfig(f"no [model] in {self.root / FILE}; write one with: fairway init CHECKPOINT DATA")
+        return self.settings.model
+
+    @property
+    def data(self) -> DataSettings:
+        """``[data]``, or :class:`InvalidConfig` if there is none."""
+        if self.settings.data is None:
+            raise InvalidConfig(f"no [data] in {self.root / FILE}; name a test file there, as in: test = 'test.parquet'")
+        return self.settings.data
+
+    def table(self, name: str) -> Table:
+        """Load the data file that ``[data]`` calls ``name`` (``test`` or ``reference``)."""
+        from fairway.sources.tables import load_table
+
+        given = getattr(self.data, name)
+        if not given:
+            raise InvalidConfig(f"[data] in {self.root / FILE} has no {name!r}; add: {name} = 'FILE.parquet'")
+        return load_table(self.root / given)
+
+    @contextmanager
+    def registry(self, *, create: bool = True) -> Iterator[Registry]:
+        """The project's registry, open for the duration of the block."""
+        from fairway.registry.store import Registry
+
+        settings = self.settings.registry
+        url = settings.url or f"sqlite:///{self.state / 'registry.db'}"
+        blobs = settings.blobs or str(self.state / "blobs")
+        opened = Registry.open(msgspec.structs.replace(settings, url=url, blobs=blobs), create=create)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    @property
+    def cache(self) -> Path:
+        """Where bundles fetched from the registry are kept, by digest."""
+        return self.state / "cache"
+
+    def work(self) -> Path:
+        """The folder for this model's intermediate results; a new one whenever an input to them changes."""
+        from fairway import version
+
+        settings = self.settings
+        given = [self.model.source, self.data.test, self.data.reference]
+        module = self.model.source.partition(":")[0].replace(".", "/") + ".py"
+        files = [self.root / name for name in (*given, module) if name]
+        identity = {
+            "version": version(),
+            "settings": msgspec.to_builtins(msgspec.structs.replace(settings, serve=type(settings.serve)())),
+            "files": {str(file): _fingerprint(file) for file in files},
+        }
+        key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
+        return self.state / "work" / self.model.name / key
+
+
+def _fingerprint(path: Path) -> str:
+
+
+    if path.is_file():
+        return file_digest(path)
+    if path.is_dir():
+        parts = [f"{p.relative_to(path)}:{file_digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return ""
