@@ -1,0 +1,62 @@
+"""SQL predicates over a table's columns, such as the ``where`` of a slice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.core.errors import InvalidConfig
+from fairway.core.extras import require
+
+_SEALED = {
+    "threads": 1,
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+
+def evaluate_predicate(arrow: Any, where: str) -> NDArray[np.bool_]:
+    """Which rows of a ``pyarrow.Table`` satisfy ``where``, in order. NULL is false, and so is what a missing value leads to.
+
+    ``where`` is parsed as one expression, never as a statement, in a database that can reach no file, no network and no
+    Python variable.
+
+    Raises
+    ------
+    InvalidConfig
+        If it is not an expression, names unknown columns, or does not give one truth value per row.
+    """
+    duckdb = require("duckdb", extra="evaluate")
+    with duckdb.connect(":memory:", config=_SEALED) as database:
+        database.execute("SET lock_configuration = true")
+        try:
+            truth = duckdb.SQLExpression(where).cast("BOOLEAN")
+            answer = database.from_arrow(_missing_is_null(arrow)).select(truth).to_arrow_table()
+        except duckdb.Error as error:
+            raise InvalidConfig(_complaint(where, str(error), arrow.column_names)) from None
+    if answer.num_rows != arrow.num_rows or answer.num_columns != 1:
+        reason = "it does not give one value per row; compare columns row by row, without aggregates or UNNEST"
+        raise InvalidConfig(_complaint(where, reason, arrow.column_names))
+    mask: NDArray[np.bool_] = answer.column(0).fill_null(False).to_numpy().astype(np.bool_)
+    return mask
+
+
+def _missing_is_null(arrow: Any) -> Any:
+    """To SQL, NaN is the largest number; to us it is a missing value, however the file wrote it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for index, field in enumerate(arrow.schema):
+        if pa.types.is_floating(field.type):
+            column = arrow.column(index)
+            known = pc.if_else(pc.is_nan(column), pa.scalar(None, field.type), column)
+            arrow = arrow.set_column(index, field.name, known)
+    return arrow
+
+
+def _complaint(where: str, reason: str, columns: list[str]) -> str:
+    return f"cannot apply the condition {where!r}: {reason.strip()}; the columns are: {', '.join(columns)}"
