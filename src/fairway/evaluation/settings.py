@@ -1,0 +1,43 @@
+"""How a model is evaluated: ``[evaluate]`` and ``[[slices]]`` of ``fairway.toml``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+
+class SliceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the rows that is measured on its own.
+
+    Attributes
+    ----------
+    name : str
+        Shown in reports.
+    where : str
+        A SQL predicate over the data's columns, such as ``ink < 0.25``.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    where: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How sure a report is, and how it is computed.
+
+    Attributes
+    ----------
+    confidence : float
+        Two-sided coverage of every interval. The gate's error rates follow from it.
+    resamples : int
+        Bootstrap resamples per metric. More make the intervals' ends steadier.
+    seed : int
+        Of the resampling: the same data and seed give the same report.
+    batch_size : int
+        Rows per call of the model.
+    """
+
+    confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
+    resamples: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    batch_size: Annotated[int, msgspec.Meta(ge=1)] = 256
