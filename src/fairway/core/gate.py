@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TypeAlias
@@ -71,11 +72,17 @@ class Verdict(msgspec.Struct, frozen=True):
     outcome : Outcome
     findings : tuple of Finding
     false_pass : float
-        Upper bound on the probability of ``passed`` when some limit is in truth broken. A pass needs every bound to
-        hold, so this is the largest one-sided error of any interval, whatever the number of bounds.
+        Upper bound on the probability of ``passed`` when some applicable limit is in truth broken. A pass needs every
+        bound to hold, so this is the largest one-sided error of any interval, whatever the number of bounds.
     false_fail : float
         Upper bound on the probability of ``failed`` when every limit in truth holds. One interval on the wrong side
         is enough to fail, so this is the sum of the one-sided errors.
+
+    Notes
+    -----
+    Both bounds are as good as the intervals' stated coverage: exact where a measurement's ``method`` is exact, and to the
+    accuracy of the approximation where it is not. They hold for one look at the data, unless the intervals are
+    confidence sequences.
     """
 
     outcome: Outcome
@@ -103,15 +110,24 @@ def check_gate(gate: Gate) -> None:
         for bound in wrong:
             if getattr(limit, bound) is not None:
                 raise InvalidConfig(f"gate.{name}: {bound} has no meaning where {better} is better; use {pairs}")
-        bounds = [b for b in _BOUNDS if getattr(limit, b) is not None]
-        if not bounds:
-            raise InvalidConfig(f"gate.{name} sets no bound; set one of {', '.join(_BOUNDS)}")
-        for bound in ("max_drop", "max_rise"):
-            value = getattr(limit, bound)
-            if value is not None and value < 0:
-                raise InvalidConfig(f"gate.{name}: {bound} is {value}; a change is written as a number of 0 or more")
-        if limit.at_rps is not None and limit.at_rps <= 0:
-            raise InvalidConfig(f"gate.{name}: at_rps is {limit.at_rps}; a load is above 0 requests per second")
+        _check_numbers(name, limit)
+
+
+def _check_numbers(name: str, limit: Limit) -> None:
+    bounds = {b: getattr(limit, b) for b in _BOUNDS if getattr(limit, b) is not None}
+    if not bounds:
+        raise InvalidConfig(f"gate.{name} sets no bound; set one of {', '.join(_BOUNDS)}")
+    for bound, value in bounds.items():
+        if not math.isfinite(value):
+            raise InvalidConfig(f"gate.{name}: {bound} is {value}; a bound is a finite number: leave it out for none")
+        if bound in ("max_drop", "max_rise") and value < 0:
+            raise InvalidConfig(f"gate.{name}: {bound} is {value}; a change is written as a number of 0 or more")
+    if limit.min is not None and limit.max is not None and limit.min > limit.max:
+        raise InvalidConfig(f"gate.{name}: min {limit.min} is above max {limit.max}; nothing can be both")
+    if limit.at_rps is not None and not (limit.at_rps > 0 and math.isfinite(limit.at_rps)):
+        raise InvalidConfig(f"gate.{name}: at_rps is {limit.at_rps}; a load is above 0 requests per second")
+    if limit.at_rps is not None and metric(name).tasks:
+        raise InvalidConfig(f"gate.{name}: at_rps has no meaning here, since load does not change it; leave it out")
 
 
 def judge(gate: Gate, measurements: Iterable[Measurement], champion: Iterable[Measurement] | None = None) -> Verdict:
@@ -165,7 +181,7 @@ _ORDER = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASSED)
 def _verdict(findings: tuple[Finding, ...]) -> Verdict:
     outcomes = {f.outcome for f in findings}
     outcome = next((o for o in _ORDER if o in outcomes), Outcome.INCONCLUSIVE)
-    tails = [(1 - f.measurement.confidence) / 2 for f in findings if f.measurement is not None]
+    tails = [(1 - f.measurement.confidence) / 2 for f in findings if f.measurement is not None and f.measurement.known]
     return Verdict(outcome, findings, max(tails, default=0.0), min(1.0, sum(tails)))
 
 
@@ -179,7 +195,7 @@ def _in_slices(name: str, limit: Limit, measured: tuple[Measurement, ...]) -> li
     bound, value = ("slice_min", limit.slice_min) if limit.slice_min is not None else ("slice_max", limit.slice_max)
     if value is None:
         return []
-    slices = dict.fromkeys(m.slice for m in measured if m.metric == name and m.slice and not m.versus)
+    slices = dict.fromkeys(m.slice for m in measured if m.slice)  # of any metric: one without this metric is no pass
     if not slices:
         reason = f"{name}: no slice was measured; declare [[slices]] or drop {bound}"
         return [Finding(name, bound, value, Outcome.INCONCLUSIVE, reason)]
@@ -192,28 +208,26 @@ def _against_champion(
     bound, value = ("max_drop", limit.max_drop) if limit.max_drop is not None else ("max_rise", limit.max_rise)
     if value is None:
         return []
-    paired = next((m for m in measured if m.metric == name and not m.slice and m.versus), None)
+    paired = _find(name, "", limit, measured, versus=True)
     if paired is None and champion is None:
         reason = f"{name}: no champion to compare with"
         return [Finding(name, bound, value, Outcome.NOT_APPLICABLE, reason)]
     if paired is None:
         ours, theirs = _find(name, "", limit, measured), _find(name, "", limit, champion or ())
-        broken = next((m for m in (ours, theirs) if m is not None and m.error), None)
-        paired = broken or (difference(ours, theirs, "champion") if ours and theirs else None)
+        useless = [m for m in (ours, theirs) if m is not None and not m.known]
+        useless.sort(key=lambda m: not m.error)
+        paired = useless[0] if useless else difference(ours, theirs, "champion") if ours and theirs else None
     return [_compare(name, bound, value, paired)]
 
 
-def _find(name: str, part: str, limit: Limit, measured: tuple[Measurement, ...]) -> Measurement | None:
+def _find(
+    name: str, part: str, limit: Limit, measured: tuple[Measurement, ...], *, versus: bool = False
+) -> Measurement | None:
     """Live traffic has its own load (``at_rps`` None) and counts for any limit; a test at another load does not."""
-    loads = {None, limit.at_rps} if limit.at_rps is not None else None
-    return next(
-        (
-            m
-            for m in measured
-            if m.metric == name and m.slice == part and not m.versus and (loads is None or m.at_rps in loads)
-        ),
-        None,
-    )
+    found = [m for m in measured if m.metric == name and m.slice == part and bool(m.versus) == versus]
+    if limit.at_rps is not None:
+        found = [m for m in found if m.at_rps == limit.at_rps] or [m for m in found if m.at_rps is None]
+    return found[0] if found else None
 
 
 def _compare(name: str, bound: str, limit: float, found: Measurement | None, part: str = "") -> Finding:
@@ -222,6 +236,9 @@ def _compare(name: str, bound: str, limit: float, found: Measurement | None, par
         return Finding(name, bound, limit, Outcome.INCONCLUSIVE, f"{where}: no measurement", part)
     if found.error:
         return Finding(name, bound, limit, Outcome.ERROR, f"{where}: {found.error}", part, found)
+    if not found.known:
+        reason = f"{where}: {found.method or 'nothing is known of it'}"
+        return Finding(name, bound, limit, Outcome.INCONCLUSIVE, reason, part, found)
     floor = bound in ("min", "slice_min", "max_drop")
     threshold = -limit if bound == "max_drop" else limit
     holds, broken = (
@@ -242,6 +259,10 @@ def _needed(found: Measurement, threshold: float) -> str:
     """An interval narrows with the square root of the count: how many would bring the limit outside it."""
     margin = abs(found.value - threshold)
     width = found.value - found.low if found.value > threshold else found.high - found.value
-    if not found.n or not margin or not width < float("inf"):
+    if not found.n or not margin or not width / margin < _HOPELESS:
         return ""
-    return f"; about {int(found.n * (width / margin) ** 2) + 1:,} observations would tell (now {found.n:,})"
+    return f"; about {math.ceil(found.n * (width / margin) ** 2):,} observations would tell (now {found.n:,})"
+
+
+_HOPELESS = 1000.0
+"""Beyond a million times the data, saying how much would be enough helps nobody."""

@@ -65,14 +65,22 @@ def metric(name: str) -> Metric:
     raise InvalidConfig(f"no metric {name!r}; {hint}")
 
 
+_BELOW, _ABOVE = -math.inf, math.inf
+
+
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     """One number, and how sure we are of it.
+
+    JSON has no infinity: an unbounded end of the interval is left out there, and is back when it is read. A value that is
+    not a finite number becomes an ``error``.
 
     Attributes
     ----------
     metric : str
-    value, low, high : float
-        The estimate and its interval, in the metric's unit.
+    value : float
+        The estimate, in the metric's unit.
+    low, high : float
+        Its interval; infinite where the data bound it on no side.
     confidence : float
         Two-sided coverage of the interval; 1 for an exact number, such as a file's size.
     n : int
@@ -91,8 +99,8 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
 
     metric: str
     value: float
-    low: float
-    high: float
+    low: float = _BELOW
+    high: float = _ABOVE
     confidence: float = 0.95
     n: int = 0
     slice: str = ""
@@ -101,19 +109,39 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     at_rps: float | None = None
     error: str = ""
 
+    def __post_init__(self) -> None:
+        """Keep NaN out, and the default infinities identical to themselves, so that they are left out of JSON."""
+        put = msgspec.structs.force_setattr
+        value, low, high = float(self.value), float(self.low), float(self.high)
+        if not math.isfinite(value):
+            put(self, "error", self.error or f"{self.metric} came out as {value}")
+            value, low, high = 0.0, _BELOW, _ABOVE
+        put(self, "value", value)
+        put(self, "low", low if math.isfinite(low) else _BELOW)
+        put(self, "high", high if math.isfinite(high) else _ABOVE)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was learned: no error, and an interval with at least one end."""
+        return not self.error and not (self.low == _BELOW and self.high == _ABOVE)
+
     @classmethod
     def exact(cls, name: str, value: float, **fields: object) -> Measurement:
         """A number without uncertainty."""
+        value = float(value)
         return msgspec.convert(
             {"metric": name, "value": value, "low": value, "high": value, "confidence": 1.0, **fields}, cls
         )
 
     @classmethod
     def failed(cls, name: str, error: str, **fields: object) -> Measurement:
-        """A measurement that could not be made."""
-        return msgspec.convert(
-            {"metric": name, "value": 0.0, "low": -math.inf, "high": math.inf, "error": error, **fields}, cls
-        )
+        """A measurement that could not be made, through a fault that somebody should mend: the verdict is an error."""
+        return msgspec.convert({"metric": name, "value": 0.0, "error": error, **fields}, cls)
+
+    @classmethod
+    def unknown(cls, name: str, reason: str, **fields: object) -> Measurement:
+        """A measurement for want of data: nothing is known of its value, and the verdict is inconclusive."""
+        return msgspec.convert({"metric": name, "value": 0.0, "method": reason, **fields}, cls)
 
 
 def difference(candidate: Measurement, champion: Measurement, versus: str) -> Measurement:
