@@ -1,0 +1,146 @@
+"""Bundle files by their SHA-256: in a folder, or in whatever fsspec reaches."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from fairway.bundle.format import file_digest
+from fairway.bundle.staging import publish_file
+from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, RegistryUnavailable
+from fairway.core.manifest import FileEntry
+from fairway.registry.errors import disk_failed, masked, scrubbed
+
+
+class Blobs(Protocol):
+    """Where files are kept by content. Putting one twice keeps one. Nothing is ever removed."""
+
+    where: str
+
+    def put(self, source: Path, entry: FileEntry) -> None:
+        """Keep a file. Afterwards it is there whole, or an error was raised."""
+        ...
+
+    def open(self, entry: FileEntry) -> AbstractContextManager[BinaryIO]:
+        """A stream of a kept file. The reader checks its digest."""
+        ...
+
+
+def open_blobs(url: str) -> Blobs:
+    """The store at ``url``: a path or ``file://`` is a folder, anything else goes to fsspec.
+
+    Raises
+    ------
+    InvalidConfig
+        If fsspec knows no such protocol, or its package is not installed.
+    """
+    if url.startswith("file://"):
+        return FolderBlobs(Path(url.removeprefix("file://")))
+    return RemoteBlobs(url) if "://" in url else FolderBlobs(Path(url))
+
+
+class FolderBlobs:
+    """Blobs in a local folder, written atomically and durably."""
+
+    def __init__(self, root: Path) -> None:
+        self.where = str(root)
+        self._root = root
+
+    def put(self, source: Path, entry: FileEntry) -> None:
+        """Keep a file; one that is there but damaged is replaced."""
+        target = self._root / _key(entry)
+        try:
+            if target.is_file() and target.stat().st_size == entry.size and file_digest(target) == entry.sha256:
+                return
+            with source.open("rb") as stream, publish_file(target) as out:
+                shutil.copyfileobj(stream, out)
+        except OSError as error:
+            raise disk_failed(f"the blobs in {self.where}", error) from None
+
+    @contextmanager
+    def open(self, entry: FileEntry) -> Iterator[BinaryIO]:
+        """A stream of the file."""
+        try:
+            stream = (self._root / _key(entry)).open("rb")
+        except FileNotFoundError:
+            raise _missing(entry, self.where) from None
+        except OSError as error:
+            raise disk_failed(f"the blobs in {self.where}", error) from None
+        with stream:
+            yield stream
+
+
+class RemoteBlobs:
+    """Blobs in any fsspec file system. Credentials come from its own environment variables and files."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.where = masked(url)
+        self._url = url
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise InvalidConfig(
+                f"registry.blobs = {self.where!r} cannot be used: {scrubbed(str(error), url)}"
+            ) from None
+
+    def put(self, source: Path, entry: FileEntry) -> None:
+        """Keep a file, unless it is there in full. Object stores show an object only once it is complete."""
+        path = f"{self._root}/{_key(entry)}"
+        with self._guarded():
+            if self._fs.exists(path) and self._fs.info(path)["size"] == entry.size:
+                return
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(str(source), path)
+            self._fs.invalidate_cache()
+            if (size := self._fs.info(path)["size"]) != entry.size:
+                raise RegistryUnavailable(f"the blobs in {self.where} kept {size:,} bytes of {entry.size:,}; try again")
+
+    @contextmanager
+    def open(self, entry: FileEntry) -> Iterator[BinaryIO]:
+        """A stream of the file."""
+        with self._guarded():
+            try:
+                stream: Any = self._fs.open(f"{self._root}/{_key(entry)}", "rb")
+            except FileNotFoundError:
+                raise _missing(entry, self.where) from None
+        with stream:
+            yield cast(BinaryIO, _Reader(stream, self._guarded))
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except FairwayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - every file system has exceptions of its own
+            detail = scrubbed((str(error) or type(error).__name__).splitlines()[0], self._url)
+            raise RegistryUnavailable(
+                f"the blobs in {self.where} cannot be used ({detail}); check the address, the network and the credentials"
+            ) from None
+
+
+class _Reader:
+    """Reads under a guard, so that a reader's own failures are not taken for the store's."""
+
+    def __init__(self, stream: Any, guarded: Callable[[], AbstractContextManager[None]]) -> None:
+        self._stream = stream
+        self._guarded = guarded
+
+    def read(self, size: int = -1) -> bytes:
+        with self._guarded():
+            return bytes(self._stream.read(size))
+
+
+def _key(entry: FileEntry) -> str:
+    return f"sha256/{entry.sha256[:2]}/{entry.sha256}"
+
+
+def _missing(entry: FileEntry, where: str) -> InvalidBundle:
+    return InvalidBundle(
+        f"no blob {entry.sha256[:12]}… in {where}; if registry.blobs is right, register the bundle again to repair it"
+    )

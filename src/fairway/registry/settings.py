@@ -1,0 +1,48 @@
+"""Where the registry's database and blobs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where versions, aliases, releases and windows are kept.
+
+    Attributes
+    ----------
+    url : str
+        The database: ``sqlite:///path`` or ``postgresql://user:password@host/name``. Empty: SQLite in
+        ``.fairway/registry.db``.
+    blobs : str
+        Where bundle files are kept: a folder, or any fsspec URL such as ``s3://bucket/prefix``. Empty: ``.fairway/blobs``.
+        Every machine that serves from this registry must reach it.
+    lock_timeout_s : float
+        How long to wait for another process that is writing to the database, in seconds.
+    """
+
+    url: str = ""
+    blobs: str = ""
+    lock_timeout_s: float = 30.0
+
+    def at(self, root: Path) -> RegistrySettings:
+        """The same settings with every relative path, and the defaults, taken from ``root``.
+
+        Examples
+        --------
+        >>> RegistrySettings().at(Path("/srv")).url
+        'sqlite:////srv/.fairway/registry.db'
+        >>> RegistrySettings(url="postgresql://db/fairway", blobs="s3://models").at(Path("/srv")).blobs
+        's3://models'
+        """
+        url = self.url or f"{_SQLITE}.fairway/registry.db"
+        if url.startswith(_SQLITE) and not url.startswith(f"{_SQLITE}file:"):
+            url = f"{_SQLITE}{root.absolute() / url.removeprefix(_SQLITE)}"
+        blobs = self.blobs or ".fairway/blobs"
+        if "://" not in blobs:
+            blobs = str(root.absolute() / blobs)
+        return msgspec.structs.replace(self, url=url, blobs=blobs)
+
+
+_SQLITE = "sqlite:///"
