@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterable
@@ -85,7 +86,7 @@ class Traffic:
         self.requests += other.requests
         self.errors += other.errors
         self.rows += other.rows
-        self._latency.merge(other._latency)
+        self._latency.merge(copy.copy(other._latency) if other is self else other._latency)
 
     @classmethod
     def merged(cls, windows: Iterable[Traffic]) -> Traffic:
@@ -118,7 +119,7 @@ class Traffic:
     def encode(self) -> bytes:
         """As bytes, of at most :data:`MAX_BYTES`, for a registry window."""
         body = _BODY.encode(_Body(self.requests, self.errors, self.rows, self._latency.serialize()))
-        return _ENVELOPE.encode(_Envelope(FORMAT, _checksum(body), body))
+        return _ENVELOPE.encode(_Envelope(FORMAT, _checksum(FORMAT, body), body))
 
     @classmethod
     def decode(cls, raw: bytes) -> Traffic:
@@ -143,7 +144,7 @@ class Traffic:
                     "upgrade: pip install -U fairway"
                 )
             envelope = msgspec.msgpack.decode(raw, type=_Envelope)
-            if envelope.checksum != _checksum(envelope.body):
+            if envelope.checksum != _checksum(version, envelope.body):
                 raise _damaged("its checksum differs")
             body = msgspec.msgpack.decode(envelope.body, type=_Body)
         except msgspec.MsgspecError as error:
@@ -170,7 +171,7 @@ class _Versioned(msgspec.Struct, array_like=True):
     format: int
 
 
-class _Envelope(msgspec.Struct, array_like=True):
+class _Envelope(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     format: int
     checksum: bytes
     body: bytes
@@ -193,8 +194,8 @@ def _sketch() -> Any:
     return kll_floats_sketch(SKETCH_K)
 
 
-def _checksum(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=8).digest()
+def _checksum(version: int, body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=8, salt=version.to_bytes(8, "little", signed=True)).digest()
 
 
 def _damaged(why: str) -> InvalidData:
