@@ -1,0 +1,366 @@
+"""A server: start, become ready, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from fairway.bundle.format import Bundle, read_bundle
+from fairway.core.errors import InvalidConfig
+from fairway.core.events import EventSink
+from fairway.serving.follow import FollowedRegistry, Follower
+from fairway.serving.inference import InferenceCore
+from fairway.serving.models import Models
+from fairway.serving.settings import ServeSettings
+from fairway.serving.telemetry import Telemetry
+from fairway.serving.transports.rest import make_app
+
+log = logging.getLogger(__name__)
+
+Served: TypeAlias = Bundle | Path | str
+
+
+class Service:
+    """Everything that runs on one event loop. Make one with :func:`serve` or :func:`run`.
+
+    Parameters
+    ----------
+    bundles : sequence of Bundle
+        Served as they are; those of one model are its versions 1, 2 …, of which the last answers by default.
+    refs : sequence of str
+        Model references to follow in ``registry``.
+    registry : FollowedRegistry or None
+    settings : ServeSettings
+    sink : EventSink or None
+    cache_dir : Path
+        Where bundles fetched from the registry are kept.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        refs: Sequence[str],
+        *,
+        registry: FollowedRegistry | None,
+        settings: ServeSettings,
+        sink: EventSink | None,
+        cache_dir: Path,
+    ) -> None:
+        self._bundles = bundles
+        self._settings = settings
+        self.registry = CollectorRegistry()
+        self.telemetry = Telemetry()
+        self.telemetry.register(self.registry)
+        self.telemetry.ready = lambda: self.ready
+        self.models = Models(settings, self.telemetry, sink)
+        self.core = InferenceCore(self.models, self.telemetry)
+        self._socket = _listen(settings.host, settings.port)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{_reachable(settings.host)}:{self.port}"
+        self._follower = (
+            Follower(registry, self.models, refs, settings=settings, url=self.url, cache_dir=cache_dir)
+            if registry
+            else None
+        )
+        self.ready = False
+        self.stopping = False
+        self._stop: asyncio.Future[float] | None = None
+        self._hurry = asyncio.Event()
+
+    async def main(self, started: Callable[[], None]) -> None:
+        """Run until :meth:`stop`; ``started`` is called once ready. Raises what keeps it from becoming ready."""
+        self._stop = asyncio.get_running_loop().create_future()
+        server = _Uvicorn(self._config())
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup(sockets=[self._socket])  # open before loading: liveness is a TCP probe to some platforms
+        ticking = asyncio.create_task(_tick(server))
+        following: asyncio.Task[None] | None = None
+        try:
+            await self._load()
+            if self._follower is not None:
+                await self._follower.first()
+                following = asyncio.create_task(self._follower.run())
+            self.ready = True
+            log.info("server_ready", extra={"url": self.url, "models": self.models.names()})
+            started()
+            delay_s = await self._stop
+            await self._drain(server, delay_s)
+        finally:
+            self.ready = False
+            for task in (ticking, following):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+            if server.servers and server.servers[0].is_serving():
+                await server.shutdown(sockets=[self._socket])
+            if self._follower is not None:
+                await self._follower.close()
+            await self.models.close()
+            log.info("server_stopped", extra={"url": self.url})
+
+    def stop(self, delay_s: float = 0.0) -> None:
+        """Stop: not ready at once, but serving for ``delay_s`` more seconds. Called again, it stops waiting.
+
+        On the event loop's thread.
+        """
+        if self._stop is None or self._stop.done():
+            self._hurry.set()
+            return
+        self._stop.set_result(delay_s)
+
+    async def _load(self) -> None:
+        from fairway.serving.routing import Route
+
+        numbers: dict[str, int] = {}
+        for bundle in self._bundles:
+            name = bundle.manifest.name
+            numbers[name] = numbers.get(name, 0) + 1
+            await self.models.load(name, str(numbers[name]), lambda bundle=bundle: _verified(bundle))  # type: ignore[misc]
+        for name, number in numbers.items():
+            self.models.point(name, Route(str(number)))
+
+    async def _drain(self, server: uvicorn.Server, delay_s: float) -> None:
+        """Not ready; serve on while balancers take notice; take nothing new; answer what is in flight."""
+        began = time.monotonic()
+        self.ready = False
+        self.stopping = True  # from now on every answer asks its client to connect anew, elsewhere
+        log.info("server_stopping", extra={"delay_s": delay_s})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), delay_s)
+        left = max(0.1, self._settings.grace_s - (time.monotonic() - began))
+        server.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
+        await server.shutdown(sockets=[self._socket])
+
+    def _config(self) -> uvicorn.Config:
+        return uvicorn.Config(
+            make_app(self.core, self._settings, self.registry),
+            http=self._protocol(),
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(self._settings.keep_alive_s),
+        )
+
+    def _protocol(self) -> Any:
+        from fairway.serving.transports.fastlane import make_protocol
+
+        return make_protocol(self.core, self._settings, stopping=lambda: self.stopping)
+
+
+class RunningServer:
+    """A server in a thread of this process, ready on entry. A context manager; :meth:`stop` it otherwise.
+
+    Attributes
+    ----------
+    url : str
+    port : int
+    core : InferenceCore
+        For its event loop's thread only.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._loop = uvloop.new_event_loop()
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="fairway-server", daemon=True)
+        self._thread.start()
+        try:
+            self._started.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where to connect, such as ``http://127.0.0.1:8080``."""
+        return self._service.url
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._service.port
+
+    @property
+    def core(self) -> InferenceCore:
+        """The inference core."""
+        return self._service.core
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be sent requests."""
+        return self._service.ready
+
+    def stop(self, *, delay_s: float = 0.0) -> None:
+        """Drain and stop; returns when stopped. ``delay_s``: how long to serve on, not ready, before."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it may end by itself just now
+                self._loop.call_soon_threadsafe(self._service.stop, delay_s)
+            self._thread.join()
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._service.main(lambda: self._started.set_result(None)))
+        except BaseException as error:
+            if self._started.done():
+                log.exception("server_failed")
+            else:
+                self._started.set_exception(error)
+
+
+def serve(
+    bundle_or_models: Served | Sequence[Served] = (),
+    *,
+    registry: FollowedRegistry | None = None,
+    settings: ServeSettings | None = None,
+    sink: EventSink | None = None,
+    cache_dir: Path | None = None,
+) -> RunningServer:
+    """Serve in the background of this process; ready when this returns.
+
+    Parameters
+    ----------
+    bundle_or_models : Bundle, path, or a sequence of them
+        With a ``registry``: model references to follow (``digits``, ``digits@staging``, ``digits:4``); none means every
+        model that has a champion.
+    registry : Registry, optional
+    settings : ServeSettings, optional
+        Port 0 lets the kernel pick one; see ``.url``.
+    sink : EventSink, optional
+        Is told every batch.
+    cache_dir : Path, optional
+        Where fetched bundles are kept; ``.fairway/cache`` by default.
+
+    Raises
+    ------
+    InvalidConfig
+        If the port is taken.
+    InvalidBundle
+        If a bundle is damaged or cannot be loaded.
+    ModelNotFound
+        If the registry has no such model, or no version to serve.
+    """
+    return RunningServer(_service(bundle_or_models, registry, settings, sink, cache_dir))
+
+
+def run(
+    bundle_or_models: Served | Sequence[Served] = (),
+    *,
+    registry: FollowedRegistry | None = None,
+    settings: ServeSettings | None = None,
+    sink: EventSink | None = None,
+    cache_dir: Path | None = None,
+    started: Callable[[str], None] | None = None,
+) -> None:
+    """Serve in the foreground until SIGTERM or SIGINT. See :func:`serve`; ``started`` is called with the URL once ready.
+
+    SIGTERM drains as ``stop_delay_s`` and ``grace_s`` say; SIGINT drains without delay; a second signal stops waiting.
+    """
+    service = _service(bundle_or_models, registry, settings, sink, cache_dir)
+    delay_s = (settings or ServeSettings()).stop_delay_s
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        loop.add_signal_handler(signal.SIGTERM, service.stop, delay_s)
+        loop.add_signal_handler(signal.SIGINT, service.stop, 0.0)
+        runner.run(service.main(lambda: started(service.url) if started is not None else None))
+
+
+def _service(
+    what: Served | Sequence[Served],
+    registry: FollowedRegistry | None,
+    settings: ServeSettings | None,
+    sink: EventSink | None,
+    cache_dir: Path | None,
+) -> Service:
+    given = [what] if isinstance(what, (Bundle, Path, str)) else list(what)
+    refs = [item for item in given if registry is not None and isinstance(item, str)]
+    bundles = [item if isinstance(item, Bundle) else read_bundle(item, verify=False) for item in given if item not in refs]
+    if registry is None and not bundles:
+        raise InvalidConfig("there is nothing to serve; name a bundle, or give a registry to follow")
+    return Service(
+        bundles,
+        refs,
+        registry=registry,
+        settings=settings or ServeSettings(),
+        sink=sink,
+        cache_dir=cache_dir or Path(".fairway/cache"),
+    )
+
+
+def _verified(bundle: Bundle) -> Bundle:
+    bundle.verify()
+    return bundle
+
+
+def _reachable(host: str) -> str:
+    """A host to connect to, for one to listen on."""
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (it is replaced)
+    return f"[{host}]" if ":" in host else host
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InvalidConfig(
+                f"port {port} on {host} is taken by another process; stop it, or set another port in [serve] (0: any free one)"
+            ) from None
+        raise InvalidConfig(
+            f"cannot listen on {host}, port {port}: {error.strerror}; set host and port in [serve]"
+        ) from None
+    except OverflowError:
+        listener.close()
+        raise InvalidConfig(
+            f"{port} is not a port; set one from 1 to 65535 in [serve], or 0 for any free one"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn's server without its signal handlers: stopping is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _tick(server: uvicorn.Server) -> None:
+    """The Date header, once per second."""
+    while True:
+        await server.on_tick(0)
+        await asyncio.sleep(1.0)

@@ -1,0 +1,130 @@
+"""The core of serving, whatever the wire: validate, schedule, and answer with exactly one version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
+
+from fairway.core.errors import FairwayError, InvalidRequest
+from fairway.core.messages import InferRequest, InferResponse
+from fairway.serving.batching import Job
+from fairway.serving.joining import Answer
+from fairway.serving.models import Models, ServedVersion
+from fairway.serving.telemetry import Telemetry
+from fairway.serving.validation import check_outputs, select
+
+Outcome: TypeAlias = InferResponse | FairwayError
+
+
+class Ticket:
+    """One accepted request. :meth:`cancel` it when its caller leaves."""
+
+    __slots__ = ("_done", "_job", "_request", "served")
+
+    def __init__(self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None]) -> None:
+        self._request = request
+        self._done = done
+        self._job: Job | None = None
+        self.served = served
+
+    def cancel(self) -> None:
+        """The caller has left: do not run the request if it has not run yet, and tell nobody."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def start(self, job: Job) -> None:
+        """The scheduler took the request."""
+        self._job = job
+
+    def answered(self, answer: Answer) -> None:
+        """The scheduler answers."""
+        if isinstance(answer, FairwayError):
+            self._done(answer)
+            return
+        request, served = self._request, self.served
+        self._done(InferResponse(request.model, served.version, select(answer, request.outputs), request.id))
+
+
+class InferenceCore:
+    """Answers inference requests. For the event loop's thread only.
+
+    Parameters
+    ----------
+    models : Models
+    telemetry : Telemetry
+    """
+
+    def __init__(self, models: Models, telemetry: Telemetry) -> None:
+        self.models = models
+        self.telemetry = telemetry
+
+    def submit(self, request: InferRequest, done: Callable[[Outcome], None]) -> Ticket | None:
+        """Start a request. ``done`` is called once with its outcome: at once if it is refused, then ``None`` is returned."""
+        served: ServedVersion | None = None
+        try:
+            key = request.route_key if request.route_key is not None else request.id
+            served = self.models.resolve(request.model, request.version, key)
+            return self._schedule(request, served, done)
+        except FairwayError as error:
+            if served is None:
+                self.telemetry.rejected[error.code] += 1
+            else:
+                served.stats.refused(error)
+            done(error)
+            return None
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answer a request, or raise its :class:`FairwayError`. Cancelling the call cancels the request."""
+        future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, FairwayError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        ticket = self.submit(request, done)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if ticket is not None:
+                ticket.cancel()
+            raise
+
+    def _schedule(self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None]) -> Ticket:
+        parameters = request.parameters
+        raw = timeout_s = None
+        if parameters:
+            raw = _raw(parameters.get("raw", False)) and served.processed
+            timeout_s = _timeout_s(parameters.get("timeout", 0))
+        signature = served.raw_signature if raw else served.signature
+        rows = signature.check(request.inputs)
+        if request.outputs is not None:
+            check_outputs(served.model.raw_outputs if raw else served.model.outputs, request.outputs)
+        ticket = Ticket(request, served, done)
+        job = served.scheduler.submit(
+            request.inputs,
+            rows,
+            signature=(bool(raw), signature.of(request.inputs)),
+            done=ticket.answered,
+            raw=bool(raw),
+            timeout_s=timeout_s,
+        )
+        ticket.start(job)
+        return ticket
+
+
+def _raw(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"parameter 'raw' is {value!r}; it is true or false")
+    return value
+
+
+def _timeout_s(value: object) -> float | None:
+    """``timeout`` is in microseconds, and 0 is none, as in Triton."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidRequest(f"parameter 'timeout' is {value!r}; it is a whole number of microseconds, 0 for none")
+    return value / 1e6 if value else None

@@ -1,0 +1,81 @@
+"""Run several requests as one engine call, and give every caller its own rows back. Pure but for the engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from fairway.core.errors import FairwayError, InferenceFailed
+from fairway.core.tensors import Tensors
+
+log = logging.getLogger(__name__)
+
+Answer: TypeAlias = Tensors | FairwayError
+Infer: TypeAlias = Callable[[Tensors], Tensors]
+
+
+class Run(NamedTuple):
+    """One engine call.
+
+    ``members`` are positions in the list of feeds; ``answers`` are theirs, in the same order. ``outputs`` is ``None``
+    when the engine raised.
+    """
+
+    members: range
+    feed: Tensors
+    outputs: Tensors | None
+    answers: Sequence[Answer]
+
+
+def run_joined(infer: Infer, feeds: Sequence[Tensors], rows: Sequence[int]) -> list[Run]:
+    """Answer every feed, all in one call if the engine can.
+
+    If the joined call raises, or its outputs do not have the joined rows, each feed runs alone, so that a bad one
+    fails alone.
+    """
+    if len(feeds) == 1:
+        return [run_alone(infer, feeds[0], 0)]
+    try:
+        feed = {name: np.concatenate([part[name] for part in feeds]) for name in feeds[0]}
+        outputs = infer(feed)
+        answers = split(outputs, rows)
+    except Exception as error:  # noqa: BLE001 (whatever it was, running alone finds whose it is)
+        log.debug("a batch of %d failed and runs one by one: %s", len(feeds), error)
+        return [run_alone(infer, part, position) for position, part in enumerate(feeds)]
+    return [Run(range(len(feeds)), feed, outputs, answers)]
+
+
+def run_alone(infer: Infer, feed: Tensors, position: int) -> Run:
+    """Answer one feed; whatever the engine raises becomes its answer."""
+    members = range(position, position + 1)
+    try:
+        outputs = infer(feed)
+    except FairwayError as error:
+        return Run(members, feed, None, [error])
+    except Exception as error:  # noqa: BLE001 (an engine may raise anything)
+        failure = InferenceFailed(f"the model raised {type(error).__name__}: {error}")
+        return Run(members, feed, None, [failure])
+    return Run(members, feed, outputs, [outputs])
+
+
+def split(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
+    """Cut joined outputs into pieces of ``rows`` rows. Raises ``ValueError`` if they have another number in all."""
+    total = sum(rows)
+    for name, array in outputs.items():
+        if array.shape[:1] != (total,):
+            raise ValueError(f"output {name!r} has shape {list(array.shape)} for {total} rows")
+    pieces: list[Tensors] = []
+    start = 0
+    for count in rows:
+        stop = start + count
+        pieces.append({name: array[start:stop] for name, array in outputs.items()})
+        start = stop
+    return pieces
+
+
+def concatenate(parts: Sequence[Tensors]) -> Tensors:
+    """The answers of one request's pieces, in order, as one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

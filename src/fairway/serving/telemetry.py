@@ -1,0 +1,184 @@
+"""Counts and times of a server, kept as plain numbers on the event loop and turned into Prometheus metrics on demand.
+
+``prometheus_client``'s own counters lock and dispatch on every call, which costs more than a small inference; a custom
+collector costs nothing between scrapes.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from fairway.core.errors import FairwayError
+from fairway.core.events import EventSink, Served
+from fairway.serving.batching import Batch
+from fairway.serving.status import is_fault_of_server
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Histogram:
+    """Counts per bucket; ``bounds`` are inclusive upper ends."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus has them."""
+        names = [*map(str, self.bounds), "+Inf"]
+        return list(zip(names, accumulate(self.counts), strict=True))
+
+
+class VersionStats:
+    """One version's numbers. The scheduler's listener: it passes every batch on to the event sink.
+
+    Parameters
+    ----------
+    model, version : str
+    sink : EventSink or None
+    """
+
+    def __init__(self, model: str, version: str, sink: EventSink | None = None, *, raw_differs: bool = False) -> None:
+        self.model = model
+        self.version = version
+        self.requests = 0
+        self.rows = 0
+        self.errors: Counter[str] = Counter()
+        self.seconds = Histogram(SECONDS)
+        self.engine_seconds = Histogram(SECONDS)
+        self.batch_rows = Histogram(ROWS)
+        self.load_s = 0.0
+        self.queue: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._sink = sink
+        self._raw_differs = raw_differs
+
+    def ran(self, batch: Batch) -> None:
+        """One engine call ended."""
+        self.requests += len(batch.latencies_s)
+        self.rows += batch.rows
+        self.batch_rows.observe(batch.rows)
+        self.engine_seconds.observe(batch.took_s)
+        for seconds in batch.latencies_s:
+            self.seconds.observe(seconds)
+        for error in batch.failures:
+            self.errors[error.code] += 1
+        if self._sink is not None:
+            self._sink.served(self._served(batch))
+
+    def refused(self, error: FairwayError) -> None:
+        """One request that got no engine call."""
+        self.requests += 1
+        self.errors[error.code] += 1
+        if self._sink is not None and is_fault_of_server(error):
+            self._sink.served(Served(self.model, self.version, 0, None, None, (), errors=1))
+
+    def _served(self, batch: Batch) -> Served:
+        shown = not (batch.raw and self._raw_differs)  # raw tensors are not the features that the baseline describes
+        return Served(
+            self.model,
+            self.version,
+            batch.rows,
+            batch.run.feed if shown else None,
+            batch.run.outputs if shown else None,
+            [seconds * 1e3 for seconds in batch.latencies_s],
+            errors=sum(map(is_fault_of_server, batch.failures)),
+        )
+
+
+class Telemetry:
+    """All versions' numbers, and those of requests that never reached one. A Prometheus collector."""
+
+    def __init__(self) -> None:
+        self.versions: dict[tuple[str, str], VersionStats] = {}
+        self.rejected: Counter[str] = Counter()
+        self.ready: Callable[[], bool] = lambda: False
+        self._started = time.time()
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Make these numbers, and the process's memory and CPU, part of ``registry``."""
+        from prometheus_client import ProcessCollector
+
+        registry.register(self)
+        ProcessCollector(registry=registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by Prometheus at each scrape."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        yield GaugeMetricFamily(
+            "fairway_ready", "Whether the server is ready (1) or not (0)", value=float(self.ready())
+        )
+        rejected = CounterMetricFamily(
+            "fairway_rejected_requests", "Requests refused before any version was chosen", labels=["code"]
+        )
+        for code, count in self.rejected.items():
+            rejected.add_metric([code], count)
+        yield rejected
+        yield from self._counters()
+        yield from self._gauges()
+        yield from self._histograms()
+
+    def _counters(self) -> Iterable[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        requests = CounterMetricFamily("fairway_infer_requests", "Inference requests answered", labels=_LABELS)
+        rows = CounterMetricFamily("fairway_infer_rows", "Rows that an engine ran", labels=_LABELS)
+        errors = CounterMetricFamily(
+            "fairway_infer_errors", "Inference requests answered with an error", labels=[*_LABELS, "code"]
+        )
+        for labels, stats in self.versions.items():
+            requests.add_metric(labels, stats.requests)
+            rows.add_metric(labels, stats.rows)
+            for code, count in stats.errors.items():
+                errors.add_metric([*labels, code], count)
+        return requests, rows, errors
+
+    def _gauges(self) -> Iterable[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        waiting = GaugeMetricFamily("fairway_queue_requests", "Requests waiting for an engine", labels=_LABELS)
+        waiting_rows = GaugeMetricFamily("fairway_queue_rows", "Rows waiting for an engine", labels=_LABELS)
+        load = GaugeMetricFamily("fairway_model_load_seconds", "Time to verify, load and warm up", labels=_LABELS)
+        ready = GaugeMetricFamily("fairway_model_ready", "Versions that can answer", labels=_LABELS)
+        for labels, stats in self.versions.items():
+            queued, queued_rows = stats.queue()
+            waiting.add_metric(labels, queued)
+            waiting_rows.add_metric(labels, queued_rows)
+            load.add_metric(labels, stats.load_s)
+            ready.add_metric(labels, 1)
+        return waiting, waiting_rows, load, ready
+
+    def _histograms(self) -> Iterable[Metric]:
+        from prometheus_client.core import HistogramMetricFamily
+
+        seconds = HistogramMetricFamily(
+            "fairway_infer_duration_seconds", "From decoded request to answer", labels=_LABELS
+        )
+        engine = HistogramMetricFamily("fairway_engine_duration_seconds", "One engine call", labels=_LABELS)
+        rows = HistogramMetricFamily("fairway_batch_rows", "Rows per engine call", labels=_LABELS)
+        for labels, stats in self.versions.items():
+            seconds.add_metric(labels, stats.seconds.buckets(), stats.seconds.total)
+            engine.add_metric(labels, stats.engine_seconds.buckets(), stats.engine_seconds.total)
+            rows.add_metric(labels, stats.batch_rows.buckets(), stats.batch_rows.total)
+        return seconds, engine, rows
+
+
+_LABELS = ["model", "version"]

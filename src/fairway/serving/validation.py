@@ -1,0 +1,72 @@
+"""Does a request fit the model? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from fairway.core.errors import InvalidRequest
+from fairway.core.tensors import Tensor, Tensors, TensorSpec
+
+
+class Signature:
+    """What a version takes: checks a request's inputs, and says which requests may share an engine call.
+
+    Parameters
+    ----------
+    specs : sequence of TensorSpec
+    batching : bool
+        Whether the first axis is rows.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], *, batching: bool) -> None:
+        self._specs: Mapping[str, TensorSpec] = {spec.name: spec for spec in specs}
+        self._batching = batching
+        self._fixed = all(-1 not in spec.shape[1:] for spec in specs)
+
+    def check(self, inputs: Tensors) -> int:
+        """The request's rows, or :class:`InvalidRequest` saying what does not fit and what would."""
+        if inputs.keys() != self._specs.keys():
+            raise InvalidRequest(self._mismatch(inputs))
+        rows = 1
+        for name, spec in self._specs.items():
+            array = inputs[name]
+            spec.check(array)
+            if self._batching:
+                rows = array.shape[0]
+        if self._batching:
+            self._check_rows(inputs, rows)
+        return rows
+
+    def of(self, inputs: Tensors) -> Hashable:
+        """Requests with equal results may be joined along the first axis."""
+        return () if self._fixed else tuple(inputs[name].shape[1:] for name in self._specs)
+
+    def _check_rows(self, inputs: Tensors, rows: int) -> None:
+        if rows == 0:
+            raise InvalidRequest("the request has no rows: the first size of every shape must be 1 or more")
+        if len(inputs) > 1 and len({array.shape[0] for array in inputs.values()}) > 1:
+            found = ", ".join(f"{name!r} {array.shape[0]}" for name, array in inputs.items())
+            raise InvalidRequest(f"inputs differ in rows ({found}); every input's first size must be the same")
+
+    def _mismatch(self, inputs: Tensors) -> str:
+        unknown = [name for name in inputs if name not in self._specs]
+        missing = [name for name in self._specs if name not in inputs]
+        said = [f"no input is called {unknown[0]!r}"] if unknown else []
+        said += [f"input {missing[0]!r} is missing"] if missing else []
+        takes = ", ".join(f"{spec.name!r} {spec.datatype} {list(spec.shape)}" for spec in self._specs.values())
+        return f"{' and '.join(said)}; the model takes {takes}"
+
+
+def select(outputs: Tensors, wanted: Sequence[str] | None) -> dict[str, Tensor]:
+    """The outputs asked for, in alphabetical order as Triton gives them; all of them in the model's order if ``None``."""
+    if wanted is None:
+        return dict(outputs)
+    return {name: outputs[name] for name in sorted(set(wanted))}
+
+
+def check_outputs(known: Sequence[TensorSpec], wanted: Sequence[str] | None) -> None:
+    """Raise :class:`InvalidRequest` where a wanted output does not exist."""
+    names = {spec.name for spec in known}
+    for name in wanted or ():
+        if name not in names:
+            raise InvalidRequest(f"no output is called {name!r}; the model gives {', '.join(sorted(names))}")

@@ -1,0 +1,126 @@
+"""Make a loaded model as fast on its first request as on its hundredth, and learn what it costs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+
+from fairway.bundle.format import Bundle
+from fairway.core.errors import InferenceFailed
+from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
+from fairway.model import Model
+from fairway.serving.cost import CostCurve
+from fairway.serving.validation import Signature
+
+log = logging.getLogger(__name__)
+
+SAMPLES = "samples.npz"
+_ROUNDS = 5
+_BUDGET_S = 0.5
+
+
+class Warmed:
+    """What warm-up found out.
+
+    Attributes
+    ----------
+    batching : bool
+        Whether requests may share an engine call: declared so, and every output seen to follow the rows.
+    curves : dict of signature to CostCurve
+    """
+
+    def __init__(self, batching: bool, curves: dict[Hashable, CostCurve]) -> None:
+        self.batching = batching
+        self.curves = curves
+
+
+def warm_up(model: Model, bundle: Bundle) -> Warmed:
+    """Run the bundle's recorded rows, or made-up ones, at a few batch sizes.
+
+    Raises
+    ------
+    InferenceFailed
+        If the model cannot answer its own recorded rows.
+    """
+    recorded = sample_rows(bundle)
+    rows = recorded if recorded is not None else made_up_rows(model.inputs)
+    batching = declared_batching(model)
+    try:
+        if not batching:
+            return Warmed(False, _learn(model, rows, None))
+        if not _follows_rows(model, rows):
+            log.warning("%s: an output's first size is not the rows; requests run one by one", model.manifest.name)
+            return Warmed(False, _learn(model, take(rows, 1), None))
+        return Warmed(True, _learn(model, rows, model.manifest.engine.max_batch))
+    except Exception as error:
+        if recorded is None:  # made-up rows may be nonsense to the model: that says nothing about it
+            log.info("%s could not be warmed up on made-up rows: %s", model.manifest.name, error)
+            return Warmed(batching, {})
+        raise InferenceFailed(f"{model.manifest.name} fails on its own recorded rows ({SAMPLES}): {error}") from error
+
+
+def declared_batching(model: Model) -> bool:
+    """Whether manifest and graph both say that the first axis is rows, of any number."""
+    specs = (*model.inputs, *model.outputs, *model.raw_inputs)
+    return model.manifest.engine.batching and all(spec.shape[:1] == (-1,) for spec in specs)
+
+
+def sample_rows(bundle: Bundle) -> dict[str, Tensor] | None:
+    """The bundle's recorded rows as model inputs, or ``None`` if it has none that fit."""
+    if SAMPLES not in bundle.manifest.files:
+        return None
+    with np.load(bundle.file(SAMPLES), allow_pickle=False) as archive:
+        found: dict[str, Tensor] = {name: archive[name] for name in archive.files}
+    specs = {spec.name: spec for spec in bundle.manifest.inputs}
+    if found.keys() != specs.keys() or not all(len(array) for array in found.values()):
+        log.warning("%s of %s does not hold the model's inputs and is not used", SAMPLES, bundle.path)
+        return None
+    return {name: _as(array, specs[name]) for name, array in found.items()}
+
+
+def made_up_rows(specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
+    """One row of zeros, or of a word where the model takes text; free sizes are 1."""
+    made: dict[str, Tensor] = {}
+    for spec in specs:
+        shape = tuple(1 if size == -1 else size for size in spec.shape)
+        fill: object = b"warm" if spec.datatype is Datatype.BYTES else 0
+        made[spec.name] = np.full(shape, fill, dtype=spec.datatype.dtype)
+    return made
+
+
+def take(rows: Mapping[str, Tensor], count: int, start: int = 0) -> dict[str, Tensor]:
+    """``count`` rows from ``start`` on, beginning anew where they run out."""
+    return {name: array[np.arange(start, start + count) % len(array)] for name, array in rows.items()}
+
+
+def _follows_rows(model: Model, rows: Mapping[str, Tensor]) -> bool:
+    return all(array.shape[:1] == (count,) for count in (1, 2, 3) for array in model.infer(take(rows, count)).values())
+
+
+def _learn(model: Model, rows: Mapping[str, Tensor], max_batch: int | None) -> dict[Hashable, CostCurve]:
+    curve = CostCurve()
+    sizes = (1,) if max_batch is None else sorted({1, min(8, max_batch), max_batch})
+    until = time.perf_counter() + _BUDGET_S
+    for size in sizes:
+        feed: Tensors = dict(rows) if max_batch is None else take(rows, size)
+        model.infer(feed)  # the first call of a shape allocates and plans
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            model.infer(feed)
+            curve.learn(size, (time.perf_counter() - started) * 1e6)
+            if time.perf_counter() > until:
+                break
+    key = None if max_batch is None else Signature(model.inputs, batching=True).of(rows)
+    return {key: curve}
+
+
+def _as(array: Tensor, spec: TensorSpec) -> Tensor:
+    if spec.datatype is not Datatype.BYTES:
+        return array.astype(spec.datatype.dtype, copy=False)
+    items = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()]
+    encoded = np.empty(len(items), dtype=object)
+    encoded[:] = items
+    return encoded.reshape(array.shape)
