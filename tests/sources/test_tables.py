@@ -20,6 +20,7 @@ from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.tensors import Datatype, TensorSpec
 from fairway.sources.tables import Table, load_table, make_table
 
+DTYPES: list[Any] = ["f4", "f8", "i8", "u1", "?"]
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
@@ -59,7 +60,7 @@ def test_every_form_gives_the_same_rows(suffix: str, people: Table, tmp_path: Pa
 
 @given(
     array=arrays.arrays(
-        st.sampled_from([np.dtype("f4"), np.dtype("f8"), np.dtype("i8"), np.dtype("u1"), np.dtype("?")]),
+        st.sampled_from([np.dtype(code) for code in DTYPES]),
         arrays.array_shapes(min_dims=1, max_dims=4, max_side=4),
     )
 )

@@ -36,14 +36,18 @@ class OnnxRuntimeEngine:
         The ``.onnx`` file; external data lies beside it.
     threads : int, default 1
         Threads within one call; 0 lets ONNX Runtime take every core.
+    optimize : bool, default True
+        Let ONNX Runtime rewrite the graph as it loads; without, nodes run as they were exported.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3  # its warnings are not the user's
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

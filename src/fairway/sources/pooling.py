@@ -1,0 +1,54 @@
+"""One vector per text from an encoder's token vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fairway.core.errors import InvalidSource
+from fairway.core.extras import require
+
+
+def pooled_encoder(encoder: Any, folder: Path) -> Any:
+    """``encoder`` followed by the pooling that the folder declares (as sentence-transformers does), else the mean over tokens.
+
+    Raises
+    ------
+    InvalidSource
+        If the folder declares a pooling other than the mean or the first token.
+    """
+    torch: Any = require("torch", extra="huggingface")
+    first_token = _first_token(folder)
+    normalize = any(folder.glob("*_Normalize"))
+
+    class PooledEncoder(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+            self.config = encoder.config
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+            more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            vectors = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
+            if first_token:
+                pooled = vectors[:, 0]
+            else:
+                weights = attention_mask.unsqueeze(-1).to(vectors.dtype)
+                pooled = (vectors * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+            return torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
+
+    return PooledEncoder()
+
+
+def _first_token(folder: Path) -> bool:
+    file = folder / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return False
+    declared = json.loads(file.read_text("utf-8"))
+    modes = {mode for mode, on in declared.items() if mode.startswith("pooling_mode_") and on is True}
+    if modes == {"pooling_mode_cls_token"}:
+        return True
+    if modes <= {"pooling_mode_mean_tokens"}:
+        return False
+    raise InvalidSource(f"{file} declares {', '.join(sorted(modes))}; the mean and the first token are known")
