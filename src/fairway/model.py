@@ -39,14 +39,18 @@ class Model:
 
     def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
         """Answer all rows of ``feed``, which fits ``inputs`` (``raw_inputs`` if ``raw``)."""
-        if raw or not (self._pre or self._post):
+        if raw:
             return self._engine.infer(feed)
-        for step in self._pre:
-            feed = step(feed)
-        answer = self._engine.infer(feed)
+        answer = self._engine.infer(self.prepare(feed))
         for step in self._post:
             answer = step(answer)
         return answer
+
+    def prepare(self, feed: Tensors) -> Tensors:
+        """Pre-process all rows of ``feed``, which fits ``inputs``: what the engine gets, fitting ``raw_inputs``."""
+        for step in self._pre:
+            feed = step(feed)
+        return feed
 
     def close(self) -> None:
         """Free the engine."""

@@ -1,0 +1,109 @@
+"""From a recipe to a bundle: apply the passes, check the lossless ones, write all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from fairway.bundle.format import MANIFEST, Bundle, read_bundle, write_bundle
+from fairway.core.errors import InvalidBundle
+from fairway.core.manifest import PassRecord
+from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
+from fairway.optimization.passes.base import NothingToDo, Sample
+from fairway.optimization.recipes import PASSES, Recipe, Stage
+
+LEFT_BEHIND = ("evaluation.json", "baseline.json")
+"""Files that tell what another graph answered."""
+
+_REVISION = 1
+"""Raised when a pass changes what it writes: finished candidates are then made again."""
+
+
+def recipe_key(source: Bundle, recipe: Recipe) -> str:
+    """What a finished candidate is found by: the source, the passes and parameters, and the libraries that apply them."""
+    libraries = {name: version(name) for name in ("onnx", "onnxruntime")}
+    parts = (_REVISION, source.digest, recipe.stages, libraries)
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def apply_recipe(
+    graph: Path, stages: Sequence[Stage], sample: Sample, scratch: Path
+) -> tuple[Path, tuple[PassRecord, ...]]:
+    """Apply ``stages`` to ``graph`` in order, each in a directory of its own below ``scratch``.
+
+    A stage that has nothing to do is left out, unless it is the last.
+
+    Returns
+    -------
+    tuple of Path and PassRecord
+        The graph made, and what made it. The same arguments give the same digests.
+
+    Raises
+    ------
+    NothingToDo
+        Saying why the last stage does not apply.
+    """
+    current, records = scratch / "source" / graph.name, list[PassRecord]()
+    current.parent.mkdir()
+    copy_graph(graph, current)
+    for number, stage in enumerate(stages):
+        made = scratch / f"{number}-{stage.name}" / graph.name
+        made.parent.mkdir()
+        try:
+            _apply(stage, current, made, sample)
+        except NothingToDo:
+            if number == len(stages) - 1 and not (stage.name == "graph" and records):
+                raise
+            continue
+        records.append(PassRecord(stage.name, stage.parameters, graph_digest(current), graph_digest(made)))
+        current = made
+    return current, tuple(records)
+
+
+def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination: Path) -> Bundle:
+    """Write the bundle that ``recipe`` makes of ``source`` at ``destination``, or return the one already there.
+
+    Its processing, samples, labels and tuning are the source's; its parent is the source.
+
+    Raises
+    ------
+    NothingToDo
+        If the recipe does not change the graph.
+    """
+    if (destination / MANIFEST).is_file():
+        return read_bundle(destination)
+    spec = source.manifest.engine
+    if spec.name != "onnxruntime" or spec.file not in source.manifest.files:
+        raise NothingToDo(f"this bundle runs on engine {spec.name!r}; the passes here change ONNX graphs")
+    graph = source.file(spec.file)
+    with tempfile.TemporaryDirectory(prefix=".scratch.", dir=destination.parent) as scratch:
+        made, records = apply_recipe(graph, recipe.stages, sample, Path(scratch))
+        before = source.manifest
+        folder = Path(spec.file).parent
+        replaced = {(folder / name).as_posix() for name in (graph.name, *external_files(graph))}
+        kept = {name: source.path / name for name in before.files if name not in {*replaced, *LEFT_BEHIND}}
+        added = {(folder / name).as_posix(): made.parent / name for name in (made.name, *external_files(made))}
+        if clash := sorted(set(kept) & set(added)):
+            raise InvalidBundle(f"this bundle already has a file {clash[0]!r}; rename it and pack the bundle again")
+        lineage = msgspec.structs.replace(before.lineage, parent=source.digest, environment=_environment(source))
+        engine = msgspec.structs.replace(spec, cost=None)
+        recipe_so_far = (*before.recipe, *records)
+        manifest = msgspec.structs.replace(before, recipe=recipe_so_far, lineage=lineage, engine=engine)
+        return write_bundle(destination, manifest, {**kept, **added})
+
+
+def _apply(stage: Stage, source: Path, destination: Path, sample: Sample) -> None:
+    described = PASSES[stage.name]
+    described.apply(source, destination, stage.parameters, sample)
+    if described.lossless and (difference := largest_difference(source, destination, sample)):
+        raise NothingToDo(f"{stage.name} is not exact for this graph: {difference}")
+
+
+def _environment(source: Bundle) -> dict[str, str]:
+    used = {name: version(name) for name in ("onnx", "onnxruntime")}
+    return {**source.manifest.lineage.environment, **used}

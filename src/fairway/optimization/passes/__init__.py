@@ -1,0 +1,1 @@
+"""Optimization passes, one per file: a pure function from a graph file to a graph file."""

@@ -1,0 +1,69 @@
+"""Static int8 quantization: activations' ranges are calibrated on reference rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fairway.core.extras import require
+from fairway.core.tensors import Tensors
+from fairway.optimization.graphs import external_files, operators, structure
+from fairway.optimization.passes.base import NothingToDo, Pass, Sample
+from fairway.optimization.quiet import quiet
+
+OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Where int8 saves time."""
+
+
+class _Reader:
+    """ONNX Runtime's calibration data reader over batches."""
+
+    def __init__(self, batches: Iterator[Tensors]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch, or ``None``."""
+        batch = next(self._batches, None)
+        return None if batch is None else dict(batch)
+
+
+def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], sample: Sample) -> None:
+    if not {name for _, name in operators(source)} & set(OPERATORS):
+        raise NothingToDo(f"the graph has no {', '.join(OPERATORS)} whose weights could be int8")
+    require("onnx", extra="optimize")
+    with quiet(destination.parent):
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        quantize_static(
+            source,
+            destination,
+            _Reader(sample.batches()),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(OPERATORS),
+            per_channel=parameters["per_channel"],
+            reduce_range=parameters["reduce_range"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=bool(external_files(source)),
+            calibrate_method=CalibrationMethod[_METHODS[parameters["method"]]],
+            extra_options={
+                # A product's float result is wanted as it is: scaling it to int8 and back costs time and accuracy.
+                "OpTypesToExcludeOutputQuantization": ["Gemm"],
+                # The adjustment for tiny biases does not know weights with one scale per channel, and raises.
+                "QDQDisableWeightAdjustForInt32Bias": parameters["per_channel"],
+                **({"CalibPercentile": parameters["percentile"]} if "percentile" in parameters else {}),
+            },
+        )
+    if structure(source) == structure(destination):
+        raise NothingToDo("no product or convolution has constant weights")
+
+
+_METHODS = {"minmax": "MinMax", "percentile": "Percentile"}
+
+PASS = Pass(
+    name="int8-static",
+    summary="int8 weights and activations, calibrated on reference rows",
+    lossless=False,
+    apply=_apply,
+)

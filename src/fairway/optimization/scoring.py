@@ -1,0 +1,158 @@
+"""What a candidate is worth: its quality once, its performance round by round, and the gate's verdict on both."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from fairway.bundle.format import Bundle
+from fairway.core.errors import FairwayError
+from fairway.core.gate import Gate, Verdict, judge
+from fairway.core.metrics import Measurement
+from fairway.evaluation.evaluate import evaluate
+from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+from fairway.model import Model
+from fairway.optimization.files import write_atomic
+from fairway.optimization.report import ORIGINAL
+from fairway.optimization.rounds import combine, compare
+from fairway.sources.tables import Table
+
+Measure: TypeAlias = Callable[[Bundle], Sequence[Measurement]]
+"""Measures the performance of a bundle, at the loads that the gate names."""
+
+Key: TypeAlias = tuple[str, float | None]
+Rounds: TypeAlias = dict[Key, list[Measurement]]
+"""Per metric and load: its measurements, round by round."""
+
+
+class Examiner:
+    """Scores bundles on the same rows, against the same original. Scores are kept on disk and found again.
+
+    Parameters
+    ----------
+    original : Bundle
+    directory : Path
+        Where scores are kept.
+    """
+
+    def __init__(
+        self,
+        original: Bundle,
+        table: Table,
+        *,
+        label: str,
+        gate: Gate,
+        slices: Sequence[SliceSettings],
+        settings: EvaluationSettings,
+        directory: Path,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> None:
+        self._original, self._table, self._label, self._gate = original, table, label, gate
+        self._slices, self._settings, self._directory, self._progress = tuple(slices), settings, directory, progress
+
+    def quality(self, bundle: Bundle) -> tuple[Measurement, ...]:
+        """Measurements on the test rows; for all but the original, also paired differences to the original."""
+        path = self._directory / f"quality-{self._key(bundle)[:24]}.json"
+        if path.is_file():
+            return msgspec.json.decode(path.read_bytes(), type=tuple[Measurement, ...])
+        measured = self._evaluate(bundle)
+        write_atomic(path, msgspec.json.encode(measured))
+        return measured
+
+    def _evaluate(self, bundle: Bundle) -> tuple[Measurement, ...]:
+        def run(model: Model, champion: Model | None) -> tuple[Measurement, ...]:
+            report = evaluate(
+                model,
+                self._table,
+                label=self._label,
+                gate=self._gate,
+                slices=self._slices,
+                champion=champion,
+                champion_name=ORIGINAL,
+                settings=self._settings,
+                progress=self._progress,
+            )
+            return tuple(report.measurements)
+
+        with Model(bundle) as model:
+            if bundle.digest == self._original.digest:
+                return run(model, None)
+            with Model(self._original) as champion:
+                return run(model, champion)
+
+    def _key(self, bundle: Bundle) -> str:
+        parts = (bundle.digest, self._original.digest, self._table.digest, self._label, self._gate)
+        content = msgspec.json.encode((*parts, self._slices, self._settings), order="sorted")
+        return hashlib.sha256(content).hexdigest()
+
+
+def measure_rounds(
+    bundles: dict[str, Bundle],
+    measure: Measure,
+    *,
+    repeats: int,
+    seed: int,
+    in_time: Callable[[], bool],
+    progress: Callable[[str, int, int], None],
+) -> tuple[dict[str, Rounds], dict[str, str], int]:
+    """Measure every bundle once per round, each round in a new order, so that all meet the same conditions.
+
+    A round is finished once it is started; the first is started in any case.
+
+    Returns
+    -------
+    tuple
+        Rounds per name; why a bundle dropped out, per name; and how many rounds were finished.
+
+    Raises
+    ------
+    FairwayError
+        If the original cannot be measured.
+    """
+    order = random.Random(seed)  # noqa: S311 (an order of measurements, not a secret)
+    rounds: dict[str, Rounds] = {name: defaultdict(list) for name in bundles}
+    dropped: dict[str, str] = {}
+    finished = 0
+    for number in range(repeats):
+        if number and not in_time():
+            break
+        names = [name for name in bundles if name not in dropped]
+        for name in order.sample(names, len(names)):
+            progress("measure", number * len(bundles) + list(bundles).index(name), repeats * len(bundles))
+            try:
+                found = measure(bundles[name])
+            except FairwayError as error:
+                if name == ORIGINAL:
+                    raise
+                dropped[name] = str(error)
+                continue
+            for measurement in found:
+                rounds[name][measurement.metric, measurement.at_rps].append(measurement)
+        finished += 1
+    return rounds, dropped, finished
+
+
+def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: Rounds) -> tuple[Measurement, ...]:
+    """Quality and combined performance, with the differences to the original; to itself they are zero."""
+    performance = [combine(each) for each in rounds.values()]
+    if name != ORIGINAL:
+        changes = [compare(each, original[key], ORIGINAL) for key, each in rounds.items() if key in original]
+        return (*quality, *performance, *changes)
+    whole = [m for m in (*quality, *performance) if m.known and not m.slice and not m.versus]
+    return (*quality, *performance, *map(_zero, whole))
+
+
+def verdict(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
+    """The gate's verdict, changes being those to the original."""
+    return judge(gate, measurements)
+
+
+def _zero(found: Measurement) -> Measurement:
+    same = {"n": found.n, "versus": ORIGINAL, "at_rps": found.at_rps, "method": "the same model"}
+    return Measurement.exact(found.metric, 0.0, **same)

@@ -1,0 +1,97 @@
+"""What the search for a cheaper form of a model may try, and what it must bring."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from fairway.core.errors import InvalidConfig
+from fairway.core.metrics import metric
+
+CANDIDATES = ("graph", "int8-dynamic", "int8-static", "int8-percentile")
+"""Every candidate that can be tried, the least intrusive first."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The table ``[optimize]``.
+
+    Attributes
+    ----------
+    time_budget : str
+        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it nothing new is started: the candidate or
+        the round of measurements in progress is finished.
+    candidates : tuple of str
+        Which to try, in this order: see :data:`CANDIDATES`.
+    objective : str
+        The performance metric to improve. What it says is believed only beyond the noise.
+    repeats : int
+        Rounds of measurements. Each round measures every candidate once, in a new order. From 5 on, the interval is
+        that of the median over rounds; below, it is the widest of the rounds' own.
+    min_gain : float
+        Relative improvement below which another graph does not pay (0.03 is 3 %). The interval's worse end counts.
+    min_size_gain_mb : float
+        With equal speed, a smaller bundle pays if it saves this much (10^6 bytes) and ``min_gain``.
+    level : str
+        ONNX Runtime's graph optimizations that the ``graph`` candidate saves. ``extended`` has fused operators that
+        only ONNX Runtime knows; ``basic`` stays within the ONNX standard. Both run on any machine.
+    calibration_rows : int
+        Rows of the reference data that calibrate static quantization.
+    percentile : float
+        Of the values that ``int8-percentile`` keeps; the rest saturate.
+    per_channel : bool
+        One scale per output channel of a weight rather than one per weight.
+    reduce_range : bool
+        Weights of 7 bits. With 8, CPUs without VNNI instructions saturate and answer differently from those with, so a
+        quality measured here would not hold there.
+    seed : int
+        Which reference rows calibrate, and the order within rounds.
+    """
+
+    time_budget: str = "5m"
+    candidates: tuple[str, ...] = CANDIDATES
+    objective: str = "latency_p50_ms"
+    repeats: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    min_gain: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.03
+    min_size_gain_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    level: Literal["basic", "extended"] = "extended"
+    calibration_rows: Annotated[int, msgspec.Meta(ge=1)] = 256
+    percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99
+    per_channel: bool = True
+    reduce_range: bool = True
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what types alone do not catch."""
+        seconds(self.time_budget)
+        if unknown := [name for name in self.candidates if name not in CANDIDATES]:
+            raise ValueError(f"no candidate {unknown[0]!r}; known: {', '.join(CANDIDATES)}")
+        try:
+            tasks = metric(self.objective).tasks
+        except InvalidConfig as error:
+            raise ValueError(f"objective: {error}") from None
+        if tasks:
+            raise ValueError(f"objective {self.objective!r} is a quality; put it into [gate] and choose a cost here")
+
+    @property
+    def time_budget_s(self) -> float:
+        """``time_budget`` in seconds."""
+        return seconds(self.time_budget)
+
+
+def seconds(duration: str) -> float:
+    """Seconds in a duration such as ``"90s"`` or ``"1h30m"``. Raises ``ValueError`` if it is not one.
+
+    Examples
+    --------
+    >>> seconds("1h30m"), seconds("500ms")
+    (5400.0, 0.5)
+    """
+    parts = _PART.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration.replace(" ", ""):
+        raise ValueError(f"{duration!r} is not a duration; write 90s, 5m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
