@@ -230,4 +230,5 @@ def _json(content: Any) -> Response:
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype.value, "shape": spec.shape}
+    known = {"name": spec.name, "datatype": spec.datatype.value, "shape": spec.shape}
+    return {**known, "parameters": {"columns": spec.columns}} if spec.columns else known

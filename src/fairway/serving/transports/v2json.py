@@ -164,7 +164,8 @@ def _array(name: str, data: Any, datatype: Datatype, shape: tuple[int, ...]) -> 
     try:
         if datatype is Datatype.BYTES:
             return _bytes(data).reshape(shape)
-        return np.array(data, dtype=datatype.dtype).reshape(shape)
+        with np.errstate(over="ignore"):  # becomes infinite, which the model's spec then allows or refuses
+            return np.array(data, dtype=datatype.dtype).reshape(shape)
     except OverflowError as error:
         raise InvalidRequest(f"input {name!r} is {datatype}: {error}; send values within its range") from None
     except UnicodeEncodeError as error:
