@@ -32,7 +32,8 @@ def as_text(model: str, step: Step, *, settings: ReleaseSettings, now: float) ->
     if step.verdict.elsewhere:
         lines.append(f"  judged at evaluation: {', '.join(step.verdict.elsewhere)}")
     if step.unreadable:
-        lines.append(f"  {step.unreadable} windows do not count; the last because: {step.problem}")
+        what = "1 window does" if step.unreadable == 1 else f"{step.unreadable:,} windows do"
+        lines.append(f"  {what} not count: {step.problem}")
     return "\n".join([*lines, "", *_conclusion(step, step.verdict, settings)])
 
 
@@ -74,8 +75,8 @@ def _headline(step: Step, now: float) -> str:
     if step.action is not None or release.challenger is None:
         return f"{release.model}: version {release.champion} answers every caller"
     return (
-        f"{release.model}: champion {release.champion} ({1 - release.weight:.4g} of callers), "
-        f"challenger {release.challenger} ({release.weight:.4g}), for {_duration(now - release.started_at)}"
+        f"{release.model}: champion {release.champion} ({_percent(1 - release.weight)} of callers), "
+        f"challenger {release.challenger} ({_percent(release.weight)}), for {_duration(now - release.started_at)}"
     )
 
 
@@ -97,9 +98,10 @@ def _finding(finding: Finding) -> str:
 def _conclusion(step: Step, verdict: ReleaseVerdict, settings: ReleaseSettings) -> list[str]:
     lines = [f"verdict: {verdict.outcome}{_done(step)}"]
     if verdict.judged:
+        fails, passes = _percent(verdict.alpha), _percent(verdict.alpha / len(verdict.judged))
         lines += [
-            f"however often you look, a challenger that keeps every limit fails in at most {verdict.alpha:.3g} of releases,",
-            f"and one that breaks a limit passes in at most {verdict.alpha / len(verdict.judged):.3g}",
+            f"Looked at however often, a challenger that keeps every limit fails in at most {fails} of releases,",
+            f"and one that breaks a limit passes in at most {passes}.",
         ]
     missing = settings.min_requests - verdict.challenger.requests
     if verdict.outcome is Outcome.PASSED and step.action is None and missing > 0:
@@ -110,6 +112,10 @@ def _conclusion(step: Step, verdict: ReleaseVerdict, settings: ReleaseSettings) 
 
 def _done(step: Step) -> str:
     return f", {_DONE[step.action]}" if step.action in _DONE else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _duration(seconds: float) -> str:
