@@ -1,0 +1,146 @@
+"""Model and data in, report out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fairway.core.errors import InvalidConfig
+from fairway.core.gate import Gate, check_gate, judge
+from fairway.core.metrics import Measurement
+from fairway.evaluation.diagnostics import calibration, confusion, residuals
+from fairway.evaluation.environment import describe_environment
+from fairway.evaluation.measure import measure, measure_difference
+from fairway.evaluation.metrics import MAIN, check_metrics, quality_metrics
+from fairway.evaluation.predictions import Classified, Progress, Regressed, Scored, check_scorable
+from fairway.evaluation.report import ChampionReport, Report, SliceReport
+from fairway.evaluation.scoring import score_models
+from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+
+if TYPE_CHECKING:
+    from fairway.model import Model
+    from fairway.sources.tables import Table
+
+
+def evaluate(
+    model: Model,
+    table: Table,
+    *,
+    label: str,
+    gate: Gate | None = None,
+    slices: Sequence[SliceSettings] = (),
+    champion: Model | None = None,
+    champion_name: str = "champion",
+    extra: Sequence[Measurement] = (),
+    champion_extra: Sequence[Measurement] = (),
+    settings: EvaluationSettings | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Score ``model`` on every row of ``table``, slice by slice, and judge it by ``gate``.
+
+    Parameters
+    ----------
+    model : Model
+    table : Table
+    label : str
+        The column that holds the truth.
+    gate : mapping of metric name to Limit
+        Empty: nothing to judge, so the verdict is inconclusive.
+    slices : sequence of SliceSettings
+    champion : Model, optional
+        Scored on the same rows, for paired differences.
+    champion_name : str
+    extra, champion_extra : sequence of Measurement
+        Made elsewhere, such as latency; reported and judged like the others.
+    settings : EvaluationSettings, optional
+    progress : callable of (what, done, total), optional
+
+    Raises
+    ------
+    InvalidConfig
+        If the gate is malformed or limits a metric of another task, a slice's predicate is wrong, or two share a name.
+    InvalidData
+        If the table does not fit the model, or its labels are missing or unknown to it.
+    InvalidBundle, InferenceFailed
+        If the model's answers cannot be scored.
+    """
+    gate, settings = dict(gate or {}), settings or EvaluationSettings()
+    _check(model, champion, gate, slices)
+    task = model.manifest.task
+    masks = [table.mask(each.where) for each in slices]
+    models = [model] if champion is None else [model, champion]
+    rows, *others = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress)
+    other = others[0] if others else None
+    parts = [(each.name, rows.select(mask)) for each, mask in zip(slices, masks, strict=True)]
+    measured = _measure(rows, parts, gate, settings, progress)
+    champion_report = None
+    if champion is not None and other is not None:
+        measured += measure_difference(rows, other, quality_metrics(task), settings, versus=champion_name)
+        theirs = (*measure(other, quality_metrics(task), settings), *champion_extra)
+        champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
+    measurements = (*measured, *extra)
+    return Report(
+        model=model.manifest.name,
+        task=task,
+        bundle=model.manifest.digest,
+        data=table.digest,
+        origin=table.origin,
+        label=label,
+        rows=table.rows,
+        measurements=measurements,
+        slices=tuple(SliceReport(s.name, s.where, int(m.sum())) for s, m in zip(slices, masks, strict=True)),
+        gate=gate,
+        verdict=judge(gate, measurements, champion_report.measurements if champion_report else None),
+        label_counts=_label_counts(rows),
+        confusion=confusion(rows) if isinstance(rows, Classified) else None,
+        calibration=calibration(rows, settings.confidence) if isinstance(rows, Classified) else (),
+        residuals=residuals(rows) if isinstance(rows, Regressed) else None,
+        champion=champion_report,
+        settings=settings,
+        environment=describe_environment(),
+    )
+
+
+def _check(model: Model, champion: Model | None, gate: Gate, slices: Sequence[SliceSettings]) -> None:
+    check_gate(gate)
+    check_scorable(model)
+    check_metrics(gate, model.manifest.task)
+    if champion is not None:
+        check_scorable(champion)
+        if champion.manifest.task != model.manifest.task:
+            raise InvalidConfig(
+                f"{model.manifest.name} is a {model.manifest.task} model and the champion a {champion.manifest.task} "
+                "model; only models of one task can be compared"
+            )
+    names = [each.name for each in slices]
+    if double := next((name for name in names if names.count(name) > 1), ""):
+        raise InvalidConfig(f"two slices are called {double!r}; give each its own name")
+
+
+def _measure(
+    rows: Scored,
+    parts: Sequence[tuple[str, Scored]],
+    gate: Gate,
+    settings: EvaluationSettings,
+    progress: Progress | None,
+) -> list[Measurement]:
+    """Every quality metric over all rows; in slices, those that the gate limits there and the main one."""
+    task = "classification" if isinstance(rows, Classified) else "regression"
+    names = quality_metrics(task)
+    measured = measure(rows, names, settings)
+    per_slice = [n for n in names if n in gate and (gate[n].slice_min, gate[n].slice_max) != (None, None)]
+    wanted = tuple(dict.fromkeys([MAIN[task], *per_slice]))
+    for done, (name, inside) in enumerate(parts, 1):
+        measured += measure(inside, wanted, settings, part=name)
+        if progress is not None:
+            progress("measuring slices", done, len(parts))
+    return measured
+
+
+def _label_counts(rows: Scored) -> dict[str, int]:
+    if isinstance(rows, Regressed):
+        return {}
+    counts = np.bincount(rows.truth, minlength=len(rows.labels))
+    return dict(zip(rows.labels, counts.tolist(), strict=True))
