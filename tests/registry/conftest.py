@@ -38,13 +38,13 @@ def postgres() -> Iterator[str]:
         import psycopg  # noqa: F401
 
         with warnings.catch_warnings(action="ignore"):  # about XDG_RUNTIME_DIR, which it can do without
-            import pgserver
+            from pgserver.postgres_server import get_server
     except ImportError as missing:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"needs a PostgreSQL from the package pgserver, and psycopg ({missing})")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
-        server = pgserver.get_server(Path(data) / "pg", cleanup_mode="stop")
+        server = get_server(Path(data) / "pg", cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
 
@@ -60,10 +60,10 @@ def postgres_url(postgres: str) -> Iterator[str]:
 
     name = f"t{os.getpid()}_{next(_names)}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE DATABASE {name}")
     yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -42,27 +42,28 @@ def test_evidence_that_could_not_be_read_back_is_not_written(registry: Registry)
     assert registry.events() == ()
 
 
-TAMPERING = [
-    "UPDATE events SET actor = 'eve'",
-    "DELETE FROM events",
-    "sqlite: INSERT OR REPLACE INTO events SELECT id, at, model, action, 'eve', reason, change, evidence FROM events",
-    "postgresql: TRUNCATE events",
-]
+TAMPERING: dict[str, str | dict[str, str]] = {
+    "change": "UPDATE events SET actor = 'eve'",
+    "remove": "DELETE FROM events",
+    "wipe": {
+        "sqlite": "INSERT OR REPLACE INTO events SELECT id, at, model, action, 'eve', '', change, evidence FROM events",
+        "postgresql": "TRUNCATE events",
+    },
+}
 
 
-@pytest.mark.parametrize("statement", TAMPERING)
+@pytest.mark.parametrize("tampering", TAMPERING)
 def test_the_database_itself_refuses_to_change_an_event(
-    registry: Registry, settings: RegistrySettings, make_bundle: MakeBundle, statement: str
+    registry: Registry, settings: RegistrySettings, make_bundle: MakeBundle, tampering: str
 ) -> None:
     registry.register(make_bundle(0), aliases=["champion"], actor="ann")
     before = registry.events()
     engine = create_engine(settings.url.replace("postgresql://", "postgresql+psycopg://"))
-    dialect, only, sql = statement.rpartition(": ")
-    if only and dialect != engine.dialect.name:
-        pytest.skip(f"a statement of {dialect}")
+    found = TAMPERING[tampering]
+    statement = found if isinstance(found, str) else found[engine.dialect.name]
     try:
         with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
-            connection.execute(text(sql))
+            connection.execute(text(statement))
     finally:
         engine.dispose()
     assert registry.events() == before

@@ -61,7 +61,9 @@ def test_promoting_moves_the_champion_alias_and_writes_one_event(two: Registry) 
 
 
 @pytest.mark.parametrize("expected", [None, 1, 3])
-def test_a_change_on_an_outdated_view_is_refused_and_told_what_is_there_now(two: Registry, expected: int | None) -> None:
+def test_a_change_on_an_outdated_view_is_refused_and_told_what_is_there_now(
+    two: Registry, expected: int | None
+) -> None:
     two.save_release(canary(), expected=None, action=Action.RELEASED, actor="ann")
     two.save_release(canary(weight=0.5), expected=1, action=Action.WEIGHTED, actor="bob")
     before = two.events()

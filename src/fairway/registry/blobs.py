@@ -81,12 +81,12 @@ class RemoteBlobs:
 
         self.where = masked(url)
         self._url = url
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise InvalidConfig(
-                f"registry.blobs = {self.where!r} cannot be used: {scrubbed(str(error), url)}"
-            ) from None
+        with self._guarded():
+            try:
+                self._fs, self._root = fsspec.core.url_to_fs(url)
+            except (ImportError, ValueError) as error:
+                detail = scrubbed(str(error), url)
+                raise InvalidConfig(f"registry.blobs = {self.where!r} cannot be used: {detail}") from None
 
     def put(self, source: Path, entry: FileEntry) -> None:
         """Keep a file, unless it is there in full. Object stores show an object only once it is complete."""
@@ -142,5 +142,5 @@ def _key(entry: FileEntry) -> str:
 
 def _missing(entry: FileEntry, where: str) -> InvalidBundle:
     return InvalidBundle(
-        f"no blob {entry.sha256[:12]}… in {where}; if registry.blobs is right, register the bundle again to repair it"
+        f"there is no blob {entry.sha256[:12]}… in {where}; check registry.blobs, or put it there again"
     )

@@ -28,9 +28,7 @@ def fetch_bundle(version: Version, signature: bytes, blobs: Blobs, cache: Path) 
         with exclusive(target.with_name(f".{target.name}.lock")):
             bundle = _cached(target, version)
             if bundle is None:
-                return copy_bundle(
-                    target, version.manifest, lambda name: blobs.open(version.manifest.files[name]), signature
-                )
+                return _copied(target, version, signature, blobs)
             if signature and bundle.signature() != signature:
                 with publish_file(target / SIGNATURE, scratch=target.parent) as out:
                     out.write(signature)
@@ -39,8 +37,18 @@ def fetch_bundle(version: Version, signature: bytes, blobs: Blobs, cache: Path) 
         raise disk_failed(f"the cache of bundles in {cache}", error) from None
 
 
+def _copied(target: Path, version: Version, signature: bytes, blobs: Blobs) -> Bundle:
+    try:
+        return copy_bundle(target, version.manifest, lambda name: blobs.open(version.manifest.files[name]), signature)
+    except InvalidBundle as error:
+        raise InvalidBundle(
+            f"the blobs of {version.ref} in {blobs.where} are damaged ({error}); register the bundle again to repair them"
+        ) from None
+
+
 def _cached(target: Path, version: Version) -> Bundle | None:
-    if not target.exists():
+    if not target.is_dir():
+        target.unlink(missing_ok=True)
         return None
     try:
         bundle = read_bundle(target)

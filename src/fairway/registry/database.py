@@ -49,6 +49,14 @@ class Database:
         name = self.url.database or ""
         return Path(name) if self.is_sqlite and name and not name.startswith(("file:", ":")) else None
 
+    def make_folder(self) -> None:
+        """Make the folder of SQLite's file. Raises :class:`RegistryUnavailable` if that cannot be done."""
+        if self.file is not None:
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise disk_failed(f"the registry's folder {self.file.parent}", error) from None
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads: it sees one state, and on SQLite waits for nobody."""
@@ -78,11 +86,6 @@ class Database:
             raise database_failed(self.where, self.url.render_as_string(hide_password=False), error) from None
 
     def _sqlite_engine(self) -> Engine:
-        if self.file is not None:
-            try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise disk_failed(f"the registry's folder {self.file.parent}", error) from None
         engine = create_engine(self.url, connect_args={"timeout": self.lock_timeout_s})
         event.listen(engine, "connect", self._prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

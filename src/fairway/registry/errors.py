@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -31,7 +31,7 @@ def masked(url: str) -> str:
 
 
 def scrubbed(text: str, url: str) -> str:
-    """``text`` without the password of ``url``, and without its query, should a driver have quoted them.
+    """``text`` without the secrets of ``url``, should a driver have quoted them.
 
     Examples
     --------
@@ -47,9 +47,14 @@ def scrubbed(text: str, url: str) -> str:
 def _secrets(url: str) -> tuple[str, ...]:
     try:
         parts = urlsplit(url)
-        return (parts.password or "", unquote(parts.password or ""), parts.query)
+        hidden = [value for key, value in parse_qsl(parts.query) if any(word in key.lower() for word in _SECRET_KEYS)]
+        password = parts.password or ""
+        return (parts.query, password, unquote(password), *hidden)
     except ValueError:
         return (url,)
+
+
+_SECRET_KEYS = ("pass", "secret", "token", "key")
 
 
 def database_failed(where: str, url: str, error: SQLAlchemyError) -> RegistryUnavailable:

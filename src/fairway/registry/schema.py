@@ -26,6 +26,8 @@ def prepare(database: Database, *, create: bool) -> None:
     NewerFormat
         If a newer Fairway made it.
     """
+    if create:
+        database.make_folder()
     file = database.file
     found = None
     if create or file is None or file.exists():

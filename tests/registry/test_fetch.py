@@ -1,0 +1,143 @@
+"""Fetching: a verified copy by digest, healed when damaged, never half there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairway.bundle.format import SIGNATURE, read_bundle
+from fairway.core.errors import InvalidBundle, ModelNotFound, RegistryUnavailable
+from fairway.model import Model
+from fairway.registry.settings import RegistrySettings
+from fairway.registry.store import Registry
+from tests.registry.conftest import MakeBundle
+from tests.registry.workers import fetch_for_ever, processes
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def blob_files(root: Path) -> list[Path]:
+    return [p for p in (root / ".fairway" / "blobs").rglob("*") if p.is_file()]
+
+
+def test_what_is_fetched_is_what_was_registered_and_runs(
+    registry: Registry, make_bundle: MakeBundle, cache: Path
+) -> None:
+    bundle = make_bundle(0)
+    fetched = registry.fetch(registry.register(bundle), cache)
+    assert fetched.digest == bundle.digest
+    assert fetched.manifest == bundle.manifest
+    rows = {"x": np.ones((2, 3), np.float32)}
+    with Model(fetched) as copy, Model(bundle) as original:
+        np.testing.assert_array_equal(copy.infer(rows)["probabilities"], original.infer(rows)["probabilities"])
+
+
+def test_a_second_fetch_reads_nothing_from_the_store(
+    registry: Registry, make_bundle: MakeBundle, cache: Path, tmp_path: Path
+) -> None:
+    version = registry.register(make_bundle(0))
+    registry.fetch(version, cache)
+    for blob in blob_files(tmp_path):
+        blob.unlink()
+    assert registry.fetch("digits:1", cache).digest == version.digest
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated", "manifest", "file removed", "file added", "not a folder"])
+def test_a_damaged_copy_is_replaced(registry: Registry, make_bundle: MakeBundle, cache: Path, damage: str) -> None:
+    version = registry.register(make_bundle(0))
+    copy = registry.fetch(version, cache)
+    model = copy.file("model.onnx")
+    if damage == "altered":
+        model.write_bytes(bytes(len(model.read_bytes())))
+    elif damage == "truncated":
+        model.write_bytes(model.read_bytes()[:-1])
+    elif damage == "manifest":
+        (copy.path / "manifest.json").write_bytes(b"{")
+    elif damage == "file removed":
+        model.unlink()
+    elif damage == "file added":
+        (copy.path / "extra").touch()
+    else:
+        copy.path.rename(cache / "elsewhere")
+        copy.path.write_bytes(b"")
+    registry.fetch(version, cache).verify()
+
+
+def test_a_damaged_blob_is_never_handed_out_and_registering_again_repairs_it(
+    registry: Registry, make_bundle: MakeBundle, cache: Path, tmp_path: Path
+) -> None:
+    version = registry.register(make_bundle(0))
+    (blob,) = blob_files(tmp_path)
+    good = blob.read_bytes()
+    for bad in (good[:-1], good + b"x", bytes(len(good))):
+        blob.write_bytes(bad)
+        with pytest.raises(InvalidBundle, match="register the bundle again"):
+            registry.fetch(version, cache)
+        assert [p for p in cache.iterdir() if not p.name.endswith(".lock")] == []
+    blob.unlink()
+    with pytest.raises(InvalidBundle, match="register the bundle again"):
+        registry.fetch(version, cache)
+    registry.register(make_bundle(0))
+    registry.fetch(version, cache).verify()
+
+
+def test_a_signature_travels_with_the_version_even_if_it_came_later(
+    registry: Registry, make_bundle: MakeBundle, cache: Path
+) -> None:
+    bundle = make_bundle(0)
+    assert registry.fetch(registry.register(bundle), cache).signature() == b""
+    (bundle.path / SIGNATURE).write_bytes(b'{"signed": 1}')
+    version = registry.register(read_bundle(bundle.path))
+    assert version.signed
+    assert version.number == 1
+    fetched = registry.fetch(version, cache)
+    assert fetched.signature() == b'{"signed": 1}'
+    fetched.verify()
+
+
+def test_an_unknown_version_is_not_fetched(registry: Registry, make_bundle: MakeBundle, cache: Path) -> None:
+    registry.register(make_bundle(0))
+    with pytest.raises(ModelNotFound):
+        registry.fetch("digits:2", cache)
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(
+    registry: Registry, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    version = registry.register(make_bundle(0))
+    (tmp_path / "file").touch()
+    with pytest.raises(RegistryUnavailable, match="the cache of bundles"):
+        registry.fetch(version, tmp_path / "file")
+
+
+def test_a_fetch_killed_anywhere_leaves_no_half_copy_and_does_not_block_the_next(
+    registry: Registry, settings: RegistrySettings, make_bundle: MakeBundle, cache: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    version = registry.register(make_bundle(0))
+    context = processes()
+    for _ in range(15):
+        receiver, sender = context.Pipe(duplex=False)
+        fetcher = context.Process(target=fetch_for_ever, args=(settings, cache, sender), daemon=True)
+        fetcher.start()
+        receiver.recv()
+        time.sleep(rng.uniform(0, 0.02))  # the fault itself: where in its work the process dies
+        assert fetcher.pid is not None
+        os.kill(fetcher.pid, signal.SIGKILL)
+        fetcher.join()
+        final = cache / version.digest.replace(":", "-")
+        if final.exists():
+            read_bundle(final)  # whole, whenever it is there
+        assert registry.fetch(version, cache).digest == version.digest
+        shutil.rmtree(final)
+        registry.fetch(version, cache)
+        assert list(cache.glob(".*.partial")) == []  # the next writer clears up after a killed one
