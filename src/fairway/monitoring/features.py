@@ -111,6 +111,8 @@ class TensorView:
         array = self._tensors.get((source.side, source.tensor))
         if array is None or array.ndim == 0 or array.shape[0] != self._rows:
             return None
+        if source.read not in ("value", "length") and array.dtype.kind not in "biuf":
+            return None
         key = (source.side, source.tensor)
         if source.read in ("element", "value", "length"):
             table = self._once((*key, source.read), lambda: _table(array, source.read))

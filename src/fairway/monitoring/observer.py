@@ -34,7 +34,7 @@ class WindowListener(Protocol):
         ...
 
     def dropped(self, windows: int) -> None:
-        """``windows`` in all were lost, because they could not be flushed for too long."""
+        """``windows`` more were lost, because they could not be flushed for too long."""
         ...
 
 
@@ -215,4 +215,4 @@ class Observer:
         if self._listener is not None:
             self._listener.closed(record, rows=window.traffic.rows, counted=window.counted, skipped=window.skipped)
             if self._outbox.dropped > dropped:
-                self._listener.dropped(self._outbox.dropped)
+                self._listener.dropped(self._outbox.dropped - dropped)

@@ -22,7 +22,7 @@ _TONES = {
     "no drift": ("good", "✓", "No drift"),
     "inconclusive": ("warn", "?", "Inconclusive"),
 }
-_TABLE_ROWS = 40
+_TABLE_ROWS = 20
 _LINES = len(SERIES)
 _TICKS = 7
 _LABEL = 9
@@ -75,8 +75,8 @@ _BODY = """
 <p class="note">Rows are compared with the bundle's baseline in looks of {{ "{:,}".format(report.min_rows) }} rows or more.
 Drift is a change that is large: at least {{ report.min_effect }} bits of Jensen–Shannon divergence (0 is equal, 1 no overlap),
 or {{ "%.2g"|format(report.min_share * 100) }} % of the rows newly missing or out of range; and that is not by chance: p-values
-hold at any number of rows, and are adjusted by Holm's method over the checks of a look. Each look has a smaller allowance than the
-one before, so that the chance of any false alarm, however long this goes on, is at most
+hold at any number of rows, and are adjusted by Holm's method over the checks of a look. Each look has a smaller allowance than
+the one before, so that the chance of any false alarm, however long this goes on, is at most
 {{ "%.2g"|format(report.alpha * 100) }} %, if rows are independent.</p>
 </section>
 """
@@ -116,10 +116,9 @@ def report_as_html(report: DriftReport) -> str:
 
 
 def _over_time(report: DriftReport) -> Markup:
-    dates = require("matplotlib.dates", extra="evaluate")
     figure, axes = styled_axes(8.0, 3.2)
     names = list(report.looks[report.shown or 0].effects)[:_LINES]
-    times = [datetime.fromtimestamp((look.started_at + look.ended_at) / 2, UTC) for look in report.looks]
+    times = [look.ended_at for look in report.looks]
     for name, color in zip(names, SERIES, strict=False):
         effects = [look.effects.get(name, np.nan) for look in report.looks]
         axes.plot(times, effects, color=color, linewidth=1.5, label=name)
@@ -129,9 +128,9 @@ def _over_time(report: DriftReport) -> Markup:
     axes.set_ylabel("effect, bits")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
-    locator = dates.AutoDateLocator(maxticks=7)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    axes.grid(visible=False, axis="x")
+    ticks = times[:: -(-len(times) // _TICKS)]
+    axes.set_xticks(ticks, _clock_labels(ticks))
     figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=MUTED)
     largest = max((effect for look in report.looks for effect in look.effects.values()), default=0.0)
     return themed_svg(
@@ -139,6 +138,13 @@ def _over_time(report: DriftReport) -> Markup:
         title="Effect over time",
         description=f"{len(report.looks)} looks; the largest effect is {largest:.3f} bits, and {report.min_effect:g} matter.",
     )
+
+
+def _clock_labels(times: list[float]) -> list[str]:
+    """UTC, as precise as their distance asks for."""
+    span = times[-1] - times[0]
+    pattern = "%H:%M:%S" if span < 600 else "%H:%M" if span < 86_400 else "%b %d %H:%M"
+    return [datetime.fromtimestamp(at, UTC).strftime(pattern) for at in times]
 
 
 def _histogram(histogram: Histogram) -> Markup:

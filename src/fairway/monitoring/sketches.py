@@ -17,6 +17,7 @@ from fairway.monitoring.features import Feature, TensorView
 
 FORMAT = 1
 MAX_BYTES = 64 * 2**20
+_CHECKSUM_BYTES = 8
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -130,9 +131,10 @@ class FeatureSketches:
 
     def encode(self) -> bytes:
         """Versioned bytes, some 40 per feature; :meth:`decode` reads them."""
-        return msgspec.msgpack.encode(
+        body = msgspec.msgpack.encode(
             _Encoded(FORMAT, fingerprint(self.features), self.rows, self.skipped, self.counts)
         )
+        return _checksum(body) + body
 
     @classmethod
     def decode(cls, data: bytes, features: Sequence[Feature]) -> FeatureSketches:
@@ -147,11 +149,14 @@ class FeatureSketches:
         """
         if len(data) > MAX_BYTES:
             raise InvalidData(f"a window's sketches have {len(data):,} bytes, more than {MAX_BYTES:,}: not sketches")
+        body = data[_CHECKSUM_BYTES:]
+        if data[:_CHECKSUM_BYTES] != _checksum(body):
+            raise InvalidData("a window's sketches are damaged (their checksum differs); this window cannot be used")
         try:
-            version = msgspec.msgpack.decode(data, type=_Versioned).format
+            version = msgspec.msgpack.decode(body, type=_Versioned).format
             if version > FORMAT:
                 raise NewerFormat(f"sketches of format {version}, and this Fairway reads up to {FORMAT}; upgrade it")
-            raw = msgspec.msgpack.decode(data, type=_Encoded)
+            raw = msgspec.msgpack.decode(body, type=_Encoded)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InvalidData(f"a window's sketches are damaged ({error}); this window cannot be used") from None
         if raw.features != fingerprint(features):
@@ -165,6 +170,10 @@ class FeatureSketches:
 def fingerprint(features: Sequence[Feature]) -> str:
     """16 hex digits that differ if any feature or bin differs."""
     return hashlib.sha256(msgspec.json.encode(features)).hexdigest()[:16]
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
 class _Versioned(msgspec.Struct):

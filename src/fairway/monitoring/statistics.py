@@ -99,8 +99,8 @@ def exchange_p(current: ArrayLike, current_rows: ArrayLike, baseline: ArrayLike,
 
     Examples
     --------
-    >>> exchange_p(5, 100, 50, 1000)
-    array(1.)
+    >>> float(exchange_p(5, 100, 50, 1000))
+    1.0
     >>> float(exchange_p(60, 100, 50, 1000)) < 1e-12
     True
     """
