@@ -93,14 +93,24 @@ def test_counts_below_zero_are_a_mistake(wrong: dict[str, int]) -> None:
         Traffic().add(**wrong)
 
 
-def test_answered_and_unanswered_batches_are_counted() -> None:
+OUTPUTS = {"y": np.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    ("event", "requests", "errors", "latencies"),
+    [
+        pytest.param(Served("m", "1", 3, None, OUTPUTS, [1.0, 2.0]), 2, 0, 2, id="answered"),
+        pytest.param(Served("m", "1", 3, None, None, [1.0, 2.0]), 2, 0, 2, id="answered, outputs kept back"),
+        pytest.param(Served("m", "1", 3, None, None, [1.0, 2.0], errors=2), 2, 2, 0, id="all failed"),
+        pytest.param(Served("m", "1", 3, None, OUTPUTS, [1.0, 2.0, 9.0], errors=1), 3, 1, 3, id="one of three failed"),
+        pytest.param(Served("m", "1", 0, None, None, (), errors=1), 1, 1, 0, id="refused before it ran"),
+    ],
+)
+def test_served_batches_are_counted_by_request(event: Served, requests: int, errors: int, latencies: int) -> None:
     traffic = Traffic()
-    output = {"y": np.zeros(3)}
-    traffic.observe(Served("m", "1", rows=3, inputs=None, outputs=output, latencies_ms=[1.0, 2.0]))
-    traffic.observe(Served("m", "1", rows=3, inputs=None, outputs=output, latencies_ms=[1.0], errors=1))
-    traffic.observe(Served("m", "1", rows=4, inputs=None, outputs=None, latencies_ms=[], errors=2))
-    traffic.observe(Served("m", "1", rows=1, inputs=None, outputs=None, latencies_ms=[0.1], errors=1))
-    assert counts(traffic) == (7, 4, 11, 3)
+    traffic.observe(event)
+    assert counts(traffic) == (requests, errors, event.rows, latencies)
+    assert counts(Traffic.decode(traffic.encode())) == counts(traffic)
 
 
 @given(latencies, st.integers(0, 2**40), st.integers(0, 2**60))

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fairway.core.errors import InvalidData, NewerFormat
 from fairway.core.events import Served
@@ -28,7 +28,7 @@ MAX_BYTES = 2**17
 class Traffic:
     """Requests, errors, rows and latencies of one version. Mutable; not thread-safe.
 
-    A request is either answered, and then has a latency, or an error.
+    A request that was answered has a latency; one that was not is an error.
 
     Attributes
     ----------
@@ -67,19 +67,25 @@ class Traffic:
         """
         if rows < 0 or errors < 0:
             raise ValueError(f"counts are 0 or more, not rows={rows}, errors={errors}")
-        with np.errstate(over="ignore"):
-            latencies = np.asarray(latencies_ms, np.float32).ravel()
-        self.requests += latencies.size + errors
+        latencies = _float32(latencies_ms)
+        self._count(latencies.size + errors, errors, rows, latencies)
+
+    def observe(self, event: Served) -> None:
+        """Count one served batch.
+
+        A server tells the time of every request that it ran, of a failed one too, but only of how many failed; so where
+        all failed there is no latency, and where some did theirs is among the others'. A request refused before it
+        ran is an error without a time. Outputs say nothing: a server may keep them back.
+        """
+        latencies = _float32(event.latencies_ms)
+        answered = latencies if event.errors < latencies.size else latencies[:0]
+        self._count(max(latencies.size, event.errors), event.errors, event.rows, answered)
+
+    def _count(self, requests: int, errors: int, rows: int, latencies: NDArray[np.float32]) -> None:
+        self.requests += requests
         self.errors += errors
         self.rows += rows
         self._latency.update(latencies[np.isfinite(latencies) & (latencies >= 0)])
-
-    def observe(self, event: Served) -> None:
-        """Count one served batch. A batch without outputs was not answered, whatever latencies it came with."""
-        if event.outputs is None:
-            self.add(rows=event.rows, errors=max(event.errors, len(event.latencies_ms)))
-        else:
-            self.add(rows=event.rows, latencies_ms=event.latencies_ms, errors=event.errors)
 
     def merge(self, other: Traffic) -> None:
         """Take in ``other``, which stays as it is."""
@@ -159,7 +165,7 @@ class Traffic:
             traffic._latency = type(traffic._latency).deserialize(body.latency)
         except (IndexError, ValueError, RuntimeError) as error:
             raise _damaged(str(error)) from None
-        if min(body.errors, body.rows) < 0 or body.errors + traffic.latencies > body.requests:
+        if min(body.errors, body.rows) < 0 or max(body.errors, traffic.latencies) > body.requests:
             raise _damaged("its counts contradict each other")
         return traffic
 
@@ -186,6 +192,11 @@ class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 _BODY = msgspec.msgpack.Encoder()
 _ENVELOPE = msgspec.msgpack.Encoder()
+
+
+def _float32(values: ArrayLike) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32).ravel()
 
 
 def _sketch() -> Any:
