@@ -118,7 +118,7 @@ def _explain(message: str, where: str, text: str) -> str:
 
 def _fields(path: str) -> tuple[str, ...]:
     """The keys that are valid in the table at ``path``."""
-    head = path.partition(".")[0]
+    head = re.split(r"[.\[]", path, maxsplit=1)[0]
     kind: Any = Limit if head == "gate" else _TABLES.get(head, Settings)
     return tuple(kind.__struct_fields__)
 
@@ -142,16 +142,16 @@ def _nearest(key: str, valid: tuple[str, ...]) -> str:
 
 
 def _line(text: str, table: str, key: str) -> str:
-    """``, line N`` of ``key`` in ``[table]``, or nothing where it is written in another form."""
-    current, name = "", key.partition("[")[0]
+    """``, line N`` of ``key`` in ``table`` (``slices[1]`` is the second of its name), or nothing if it cannot be told."""
+    name, _, nth = table.rstrip("]").partition("[")
+    wanted, seen, inside = int(nth or 0), -1, not table
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[\[?\s*([\w.\"-]+)\s*\]\]?", line)
         if header:
-            current = header[1]
-            if not table and current.partition(".")[0] == name:
+            seen += header[1] == name
+            inside = header[1] == name and seen == wanted
+            if not table and header[1].partition(".")[0] == key:
                 return f", line {number}"
-        elif current == table and re.match(rf"\s*\"?{re.escape(name)}\"?\s*[.=]", line):
+        elif inside and re.search(rf"\b{re.escape(key)}\"?\s*=", line):  # at its start, or in an inline table
             return f", line {number}"
-    if "." in table:  # an inline table: the line of the key that holds it
-        return _line(text, *table.rsplit(".", 1))
     return ""

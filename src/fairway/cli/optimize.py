@@ -28,5 +28,9 @@ def optimize(
         result = fairway.optimize(model, project=fairway.Project.find(project), progress=progress)
     if html:
         write_page(html, result.as_html())
-    emit(f"{result.as_text()}\nchosen: {result.chosen.path}\nnext: fairway pack {result.chosen.path}", result.as_json(), json=json)
+    emit(
+        f"{result.as_text()}\nchosen: {result.chosen.path}\nnext: fairway pack {result.chosen.path}",
+        result.as_json(),
+        json=json,
+    )
     raise typer.Exit(OUTCOME_CODES[result.verdict.outcome])

@@ -14,5 +14,7 @@ ProjectPath = Annotated[
         "--project", "-p", help="fairway.toml or its folder; default: this folder or one above.", show_default=False
     ),
 ]
-Html = Annotated[Path | None, typer.Option("--html", help="Also write the report as one HTML page.", show_default=False)]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="Also write the report as one HTML page.", show_default=False)
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.", show_default=False)]

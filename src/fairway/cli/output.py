@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from fairway.loop.progress import Progress
 
 
-def emit(text: str, document: Any, *, json: bool) -> None:
-    """Print ``text`` for people, or ``document`` (structs, dicts or JSON bytes) for machines."""
-    if not json:
-        print(text)  # noqa: T201 (this is where the command line prints)
-        return
-    raw = document if isinstance(document, bytes) else msgspec.json.encode(document, enc_hook=str)
-    sys.stdout.write(msgspec.json.format(raw, indent=2).decode() + "\n")
+def emit(text: str, document: Any, *, json: bool, line: bool = False) -> None:
+    """Print ``text`` for people, or ``document`` (structs, dicts or JSON bytes) for machines; on one ``line`` if asked."""
+    if json:
+        raw = document if isinstance(document, bytes) else msgspec.json.encode(document, enc_hook=str)
+        text = raw.decode() if line else msgspec.json.format(raw, indent=2).decode()
+    print(text, flush=True)  # noqa: T201 (this is where the command line prints)
 
 
 def write_page(path: Path | None, page: str) -> None:

@@ -63,9 +63,7 @@ def pack(
     return packed
 
 
-def write_packed(
-    project: Project, bundle: Bundle, report: Report, target: Path, progress: Progress = SILENT
-) -> Bundle:
+def write_packed(project: Project, bundle: Bundle, report: Report, target: Path, progress: Progress = SILENT) -> Bundle:
     """Write ``bundle`` at ``target`` with ``report`` and a baseline of the reference rows; what is there gives way."""
     from fairway.model import Model
     from fairway.monitoring.baseline import make_baseline
@@ -77,10 +75,8 @@ def write_packed(
     files: dict[str, Path | bytes] = {name: bundle.file(name) for name in bundle.manifest.files}
     files |= {"evaluation.json": report.as_json(), "baseline.json": baseline}
     lineage = bundle.manifest.lineage
-    digests = {**lineage.data_digests, "test": report.data_digest, "reference": reference.digest}
-    manifest = msgspec.structs.replace(
-        bundle.manifest, lineage=msgspec.structs.replace(lineage, data_digests=digests)
-    )
+    digests = {**lineage.data_digests, "test": report.data, "reference": reference.digest}
+    manifest = msgspec.structs.replace(bundle.manifest, lineage=msgspec.structs.replace(lineage, data_digests=digests))
     aside = target.with_name(f".{target.name}.old")
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)

@@ -68,7 +68,9 @@ class Project:
     def data(self) -> DataSettings:
         """``[data]``, or :class:`InvalidConfig` if there is none."""
         if self.settings.data is None:
-            raise InvalidConfig(f"no [data] in {self.root / FILE}; name a test file there, as in: test = 'test.parquet'")
+            raise InvalidConfig(
+                f"no [data] in {self.root / FILE}; name a test file there, as in: test = 'test.parquet'"
+            )
         return self.settings.data
 
     def table(self, name: str) -> Table:
@@ -85,10 +87,7 @@ class Project:
         """The project's registry, open for the duration of the block."""
         from fairway.registry.store import Registry
 
-        settings = self.settings.registry
-        url = settings.url or f"sqlite:///{self.state / 'registry.db'}"
-        blobs = settings.blobs or str(self.state / "blobs")
-        opened = Registry.open(msgspec.structs.replace(settings, url=url, blobs=blobs), create=create)
+        opened = Registry.open(self.settings.registry, create=create, root=self.root)
         try:
             yield opened
         finally:
@@ -117,7 +116,6 @@ class Project:
 
 
 def _fingerprint(path: Path) -> str:
-
 
     if path.is_file():
         return file_digest(path)

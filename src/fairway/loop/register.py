@@ -21,7 +21,7 @@ def register(
     *,
     aliases: Sequence[str] = (),
     verify: Path | None = None,
-    project: Project | None = None
+    project: Project | None = None,
 ) -> Version:
     """Put ``bundle`` into the registry as the next version of its model.
 
@@ -34,7 +34,9 @@ def register(
         A public key in PEM. The bundle is refused (:class:`InvalidSignature`) unless its private key signed it.
     """
     if "champion" in aliases:
-        raise InvalidConfig("the alias 'champion' moves by a release, which asks the gate; run: fairway release NAME:VERSION")
+        raise InvalidConfig(
+            "the alias 'champion' moves by a release, which asks the gate; run: fairway release NAME:VERSION"
+        )
     project = project or Project.find()
     found = find_bundle(project, bundle)
     if verify is not None:

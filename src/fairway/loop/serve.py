@@ -1,0 +1,104 @@
+"""The verb ``serve``: answer over REST, follow the registry, and note what is seen."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fairway.bundle.format import MANIFEST, Bundle
+from fairway.loop.models import ARCHIVES, find_bundle
+from fairway.loop.project import Project
+from fairway.serving.app import RunningServer
+from fairway.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from fairway.monitoring.baseline import Baseline
+    from fairway.registry.store import Registry
+
+
+@contextmanager
+def serve(
+    models: Bundle | Path | str | Sequence[Bundle | Path | str] = (),
+    *,
+    project: Project | None = None,
+    **settings: Any,
+) -> Iterator[RunningServer]:
+    """Serve in a thread of this process for the duration of a ``with`` block; ready on entry, drained on exit.
+
+    Parameters
+    ----------
+    models : bundles, paths or references
+        Bundles and their paths are served as they are. References (``digits``, ``digits@staging``, ``digits:4``) follow
+        the registry, as do all models with a champion if nothing is given; what they see is kept for ``observe``.
+    **settings
+        Keys of ``[serve]`` to override, such as ``port=0`` for any free port.
+
+    Examples
+    --------
+    >>> import fairway
+    >>> with fairway.serve("digits.fairway", port=0) as server:  # doctest: +SKIP
+    ...     fairway.connect(server.url).infer("digits", {"x": rows})
+    """
+    from fairway.serving import app
+
+    project = project or Project.find()
+    with _plan(models, project, settings) as plan, app.serve(**plan) as running:
+        yield running
+
+
+def serve_forever(
+    models: Sequence[str] = (),
+    *,
+    project: Project,
+    started: Callable[[str], None],
+    **settings: Any,
+) -> None:
+    """Serve in the foreground until SIGTERM or SIGINT; ``started`` is called with the URL once ready."""
+    from fairway.serving import app
+
+    with _plan(models, project, settings) as plan:
+        app.run(**plan, started=started)
+
+
+@contextmanager
+def _plan(models: Any, project: Project, overrides: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What to serve, from where, and who listens."""
+    given = [models] if isinstance(models, (Bundle, Path, str)) else list(models)
+    settings = _override(project.settings.serve, overrides)
+    plan: dict[str, Any] = {"settings": settings, "cache_dir": project.cache}
+    if given and all(_is_file(item) for item in given):
+        yield {**plan, "bundle_or_models": [find_bundle(project, item) for item in given]}
+        return
+    with project.registry(create=False) as registry, _observer(registry, project) as sink:
+        yield {**plan, "bundle_or_models": [str(item) for item in given], "registry": registry, "sink": sink}
+
+
+@contextmanager
+def _observer(registry: Registry, project: Project) -> Iterator[Any]:
+    from fairway.monitoring.baseline import read_baseline
+    from fairway.monitoring.observer import Observer
+
+    def baseline(model: str, version: str) -> Baseline | None:
+        return read_baseline(registry.fetch(f"{model}:{version}", project.cache))
+
+    with Observer(
+        registry.add_window, replica=uuid.uuid4().hex, baselines=baseline, settings=project.settings.monitor
+    ) as sink:
+        yield sink
+
+
+def _override(settings: ServeSettings, overrides: dict[str, Any]) -> ServeSettings:
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return msgspec.convert({**msgspec.to_builtins(settings), **given}, ServeSettings)
+
+
+def _is_file(item: Bundle | Path | str) -> bool:
+    if isinstance(item, Bundle):
+        return True
+    path = Path(item)
+    return (path / MANIFEST).is_file() or path.name.endswith(ARCHIVES) or path.is_dir()
