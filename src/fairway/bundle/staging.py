@@ -36,6 +36,18 @@ def publish(staged: Path, destination: Path) -> None:
     sync(destination.parent)
 
 
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Wait until no other process or thread is in a block with the same ``lock`` file. Freed by the kernel on a kill."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def copy(source: BinaryIO, target: BinaryIO, limit: int | None = None) -> tuple[str, int]:
     """Copy to the end, or to one chunk past ``limit`` bytes: the SHA-256 of what was copied in hex, and its size."""
     digest, size = hashlib.sha256(), 0
