@@ -94,7 +94,8 @@ class RemoteBlobs:
         with self._guarded():
             if self._fs.exists(path) and self._fs.info(path)["size"] == entry.size:
                 return
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if not getattr(self._fs, "async_impl", False):  # object stores have no folders; asking would make a bucket
+                self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(str(source), path)
             self._fs.invalidate_cache()
             if (size := self._fs.info(path)["size"]) != entry.size:

@@ -96,8 +96,6 @@ _SQLITE = {
 
 _POSTGRES = {  # by SQLSTATE, or its class
     "08": "check that the server runs and can be reached from here",
-    "28": "check the user and the password in registry.url",
-    "3D000": "create the database first, or name another one in registry.url",
     "25006": "the server is read-only: name the primary in registry.url",
     "42501": "grant this user the right to create and change tables",
     "42P07": "give Fairway a database of its own: this one has tables of the same names",
@@ -111,5 +109,7 @@ def _advice(error: BaseException | None) -> str:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
         return _SQLITE.get(code, "restore it from a backup, or name another one in registry.url")
-    state = getattr(error, "sqlstate", None) or "08"  # without one, no connection was made
+    state = getattr(error, "sqlstate", None)
+    if state is None:  # the driver gives none where no connection was made; its text says why
+        return "check that the server runs and can be reached, and the user, password and database in registry.url"
     return _POSTGRES.get(state) or _POSTGRES.get(state[:2]) or "look at the server's log"
