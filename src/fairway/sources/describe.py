@@ -77,6 +77,7 @@ def find_prediction(task: str, outputs: Sequence[TensorSpec], sample: Tensors) -
 
     Examples
     --------
+    >>> from fairway.core.tensors import Datatype
     >>> spec = TensorSpec("y", Datatype.FP32, (-1, 2))
     >>> find_prediction("classification", [spec], {"y": np.array([[0.2, 0.8]])})
     Prediction(output='y', kind='probabilities')

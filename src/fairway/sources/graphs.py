@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ def tidy_graph(path: Path, rename: Mapping[str, str] | None = None) -> None:
 
 def tidy_model(model: Any, rename: Mapping[str, str]) -> None:
     """Do as :func:`tidy_graph`, in place on a ``ModelProto``."""
+    names = {**rename, **_make_room(model.graph, rename)}
     for graph in _graphs(model.graph):
-        _rename(graph, rename)
+        _rename(graph, names)
         for noted in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
             noted.ClearField("doc_string")
             noted.ClearField("metadata_props")
@@ -30,9 +32,9 @@ def tidy_model(model: Any, rename: Mapping[str, str]) -> None:
     model.ClearField("metadata_props")
 
 
-def keep_outputs(model: Any, count: int) -> None:
-    """Keep the first ``count`` outputs of a ``ModelProto``."""
-    del model.graph.output[count:]
+def keep_outputs(model: Any, kept: int) -> None:
+    """Keep the first ``kept`` outputs of a ``ModelProto``."""
+    del model.graph.output[kept:]
 
 
 def tensors_of(graph: Any) -> Iterator[Any]:
@@ -60,6 +62,17 @@ def _graphs(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _graphs(inner)
+
+
+def _make_room(graph: Any, rename: Mapping[str, str]) -> dict[str, str]:
+    """Other names for inner values that are called what an output is to be called."""
+    used = {name for part in _graphs(graph) for node in part.node for name in (*node.input, *node.output)}
+    used |= {tensor.name for part in _graphs(graph) for tensor in part.initializer}
+    moved: dict[str, str] = {}
+    for old, new in rename.items():
+        if new != old and new in used and new not in rename:
+            moved[new] = next(name for name in (f"{new}_{i}" for i in count(1)) if name not in used)
+    return moved
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:

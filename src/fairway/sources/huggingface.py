@@ -18,6 +18,7 @@ from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.sources.candidate import GRAPH, Candidate, Context, Source, refuse_task
 from fairway.sources.checkpoints import refuse_untrusted
+from fairway.sources.graphs import tidy_graph
 from fairway.sources.pooling import pooled_encoder
 from fairway.sources.quiet import quiet
 from fairway.sources.tables import Table
@@ -84,14 +85,18 @@ def convert_huggingface(source: Source, context: Context) -> Iterator[Candidate]
             super().__init__()
             self.network = network
 
-        def forward(self, *given: Any) -> Any:
-            answer = self.network(**dict(zip(tokens, given, strict=True)))
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+            more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            answer = self.network(input_ids=input_ids, attention_mask=attention_mask, **more)
             return answer if isinstance(answer, torch.Tensor) else answer.logits
 
     wrapped = OneTensor().eval()
     example = tuple(torch.ones((2, 7), dtype=torch.int64) for _ in tokens)
     axes = [{0: "batch", 1: "sequence"} for _ in tokens]
-    export_graph(wrapped, example, context.folder / GRAPH, inputs=tokens, axes=axes, outputs=[output])
+    export_graph(wrapped, example, context.folder / GRAPH, inputs=tokens, axes=axes)
+    engine = OnnxRuntimeEngine(context.folder / GRAPH)
+    engine.close()
+    tidy_graph(context.folder / GRAPH, {engine.outputs[0].name: output})
     shutil.copyfile(folder / TOKENIZER, context.folder / TOKENIZER)
     yield _candidate(folder, config, wrapped, tokens, context)
 

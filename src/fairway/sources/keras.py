@@ -60,7 +60,9 @@ def convert_keras(source: Source, context: Context) -> Iterator[Candidate]:
 
     def answers(feed: Tensors, _: Table | None) -> list[Tensor]:
         with quiet():
-            return [np.asarray(array) for array in _flat(model.predict_on_batch(list(feed.values())))]
+            given = list(feed.values())
+            answer = model.predict_on_batch(given[0] if len(given) == 1 else given)
+            return [np.asarray(array) for array in _flat(answer)]
 
     yield describe_graph(context, answers, rename=True)
 

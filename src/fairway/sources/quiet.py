@@ -12,6 +12,9 @@ _CHATTER: tuple[tuple[type[Warning], str], ...] = (
     (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
     (UserWarning, r"(?s).*The axis name: .* will not be used, since it shares the same shape constraints"),
     (UserWarning, r"Exporting a model while it is in training mode"),  # said of a wrapper; the model inside is not
+    (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),  # Keras's choice of exporter
+    (DeprecationWarning, r"The feature will be removed\. Please remove usage of this function"),  # the same one, inside
+    (Warning, r"Converting a tensor to a Python (boolean|integer|float|number) might cause the trace"),  # and its tracer
     (DeprecationWarning, r"__array__ implementation doesn't accept a copy keyword"),
 )
 _LOGGERS = ("torch.onnx", "torch.export", "transformers", "onnxscript", "onnx_ir")

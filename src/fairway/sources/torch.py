@@ -13,6 +13,7 @@ import numpy as np
 from fairway.core.errors import InvalidData, InvalidSource
 from fairway.core.extras import require
 from fairway.core.tensors import Tensor, Tensors
+from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.sources.candidate import GRAPH, Candidate, Context, Source
 from fairway.sources.checkpoints import refuse_untrusted
 from fairway.sources.describe import describe_graph
@@ -95,12 +96,11 @@ def export_graph(
     *,
     inputs: Sequence[str],
     axes: Sequence[Mapping[int, str]] = (),
-    outputs: Sequence[str] = (),
 ) -> None:
     """Write a module or an exported program as ONNX; ``axes`` names each input's free axes. Raises :class:`InvalidSource`."""
     torch = require("torch", extra="torch")
     sizes = {name: torch.export.Dim(name) for axis in axes for name in axis.values()}
-    options: dict[str, Any] = {"output_names": list(outputs)} if outputs else {}
+    options: dict[str, Any] = {}
     if axes:
         options["dynamic_shapes"] = tuple({index: sizes[name] for index, name in axis.items()} for axis in axes)
         options["input_names"] = list(inputs)
@@ -109,12 +109,28 @@ def export_graph(
             program = torch.onnx.export(model, examples, dynamo=True, verbose=False, **options)
             program.save(path)
     except Exception as error:
-        reason = _reason(error)
-        raise InvalidSource(
-            f"torch cannot export {type(model).__name__} to ONNX with a free batch axis: {reason}. Data-dependent Python code "
-            "in forward, or sizes fixed to the example's, are the usual causes"
-        ) from error
+        raise _refuse_export(model, _reason(error)) from error
     tidy_graph(path)
+    _check_axes(model, path, axes)
+
+
+def _check_axes(model: Any, path: Path, axes: Sequence[Mapping[int, str]]) -> None:
+    """The exporter may fix an axis that it was told to leave free, without a word."""
+    if not axes:
+        return
+    engine = OnnxRuntimeEngine(path)
+    engine.close()
+    for spec, free in zip(engine.inputs, axes, strict=True):
+        for index, name in free.items():
+            if spec.shape[index] != -1:
+                raise _refuse_export(model, f"the {name} axis of {spec.name!r} came out fixed to {spec.shape[index]}")
+
+
+def _refuse_export(model: Any, reason: str) -> InvalidSource:
+    return InvalidSource(
+        f"torch cannot export {type(model).__name__} to ONNX with a free batch axis: {reason}. Data-dependent Python code in "
+        "forward, or sizes fixed to the example's, are the usual causes"
+    )
 
 
 def flatten_outputs(given: Any) -> list[Tensor]:
