@@ -97,24 +97,39 @@ def _distributions(baseline: FeatureSketches, current: FeatureSketches) -> list[
 
 
 def _missing(baseline: FeatureSketches, current: FeatureSketches) -> list[Finding]:
-    findings = []
-    for feature, then, now in _triples(baseline, current):
-        before, after = then.rows + then.missing, now.rows + now.missing
-        if feature.may_be_missing and before and after:
-            p = float(exchange_p(now.missing, after, then.missing, before))
-            shares = then.missing / before, now.missing / after
-            findings.append(_finding(feature, "missing", abs(shares[1] - shares[0]), p, shares))
-    return findings
+    seen = [
+        (feature, (then.missing, then.rows + then.missing), (now.missing, now.rows + now.missing))
+        for feature, then, now in _triples(baseline, current)
+        if feature.may_be_missing and then.rows + then.missing and now.rows + now.missing
+    ]
+    if not seen:
+        return []
+    gaps_then, rows_then = np.array([then for _, then, _ in seen], np.float64).T
+    gaps_now, rows_now = np.array([now for _, _, now in seen], np.float64).T
+    shares = (gaps_then / rows_then, gaps_now / rows_now)
+    p_values = exchange_p(gaps_now, rows_now, gaps_then, rows_then)
+    return [
+        _finding(feature, "missing", abs(float(after - before)), float(p), (float(before), float(after)))
+        for (feature, _, _), before, after, p in zip(seen, *shares, p_values, strict=True)
+    ]
 
 
 def _out_of_range(baseline: FeatureSketches, current: FeatureSketches) -> list[Finding]:
-    findings = []
-    for feature, then, now in _triples(baseline, current):
-        if feature.ordered and then.rows and now.rows:
-            tails = beyond_p([now.below, now.above], now.rows, then.rows)
-            share = (now.below + now.above) / now.rows
-            findings.append(_finding(feature, "out of range", share, min(1.0, 2 * float(tails.min())), (0.0, share)))
-    return findings
+    seen = [
+        (feature, (now.below, now.above), now.rows, then.rows)
+        for feature, then, now in _triples(baseline, current)
+        if feature.ordered and then.rows and now.rows
+    ]
+    if not seen:
+        return []
+    outside = np.array([out for _, out, _, _ in seen], np.float64)
+    rows_now, rows_then = np.array([rows for _, _, *rows in seen], np.float64).T
+    p_values = np.minimum(1.0, 2 * beyond_p(outside, rows_now[:, None], rows_then[:, None]).min(axis=1))
+    shares = outside.sum(axis=1) / rows_now
+    return [
+        _finding(feature, "out of range", float(share), float(p), (0.0, float(share)))
+        for (feature, *_), share, p in zip(seen, shares, p_values, strict=True)
+    ]
 
 
 def _importance(finding: Finding, least: float) -> tuple[object, ...]:

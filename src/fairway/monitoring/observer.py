@@ -181,7 +181,10 @@ class Observer:
 
     def _count(self, window: OpenWindow, handover: Handover) -> None:
         try:
-            window.count(handover, self._features_of(window.model, window.version) if handover.batches else None)
+            window.count(
+                handover,
+                self._features_of(window.model, window.version) if handover.batches or handover.skipped else None,
+            )
         except Exception:  # a batch that does not fit what its model declares must not stop the rest
             if not self._complained:
                 self._complained = True
