@@ -25,8 +25,11 @@ from fairway.core.tensors import Datatype, TensorSpec
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
 from fairway.optimization import scoring
+from fairway.optimization.build import build_candidate
 from fairway.optimization.files import exclusive
 from fairway.optimization.optimize import optimize
+from fairway.optimization.passes.base import NothingToDo, Sample
+from fairway.optimization.recipes import Recipe, Stage
 from fairway.optimization.report import Findings, Optimization, Status
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
 from fairway.sources.tables import Table, make_table
@@ -77,7 +80,7 @@ def tables(digits: Digits) -> tuple[Table, Table]:
 @pytest.fixture
 def mlp_bundle(mlp_graph: Path, digits: Digits, tmp_path: Path) -> Bundle:
     files = {"samples.npz": b"rows", "evaluation.json": b"{}", "baseline.json": b"{}"}
-    return bundle_of(tmp_path / "mlp.fairway", mlp_graph, digits.columns, **files)  # type: ignore[arg-type]
+    return bundle_of(tmp_path / "mlp.fairway", mlp_graph, digits.columns, **files)
 
 
 Run = Callable[..., Optimization]
@@ -232,7 +235,7 @@ def test_a_linear_model_of_scikit_learns_can_be_quantized(
 def test_a_pass_that_raises_takes_nothing_else_down(
     run: Run, mlp_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = search.build_candidate
+    real = build_candidate
 
     def broken(source: Bundle, recipe: Any, *rest: Any) -> Bundle:
         if recipe.name == "int8-static":
@@ -269,10 +272,6 @@ def test_an_original_that_cannot_be_served_is_an_error(run: Run, mlp_bundle: Bun
 
 
 def test_a_bundle_of_another_engine_has_nothing_to_do(mlp_bundle: Bundle, tmp_path: Path) -> None:
-    from fairway.optimization.build import build_candidate
-    from fairway.optimization.passes.base import NothingToDo, Sample
-    from fairway.optimization.recipes import Recipe, Stage
-
     engine = msgspec.structs.replace(mlp_bundle.manifest.engine, name="torch")
     other = Bundle(mlp_bundle.path, msgspec.structs.replace(mlp_bundle.manifest, engine=engine))
     with pytest.raises(NothingToDo, match="torch"):
@@ -480,6 +479,7 @@ def test_reports_say_what_was_chosen_and_why(run: Run, mlp_bundle: Bundle) -> No
     assert all(name in text for name in ("original", "graph", "accuracy_score", "latency_p50_ms"))
     findings = msgspec.json.decode(found.as_json(), type=Findings)
     assert findings == found.findings
+    assert max(map(len, text.splitlines())) <= 100
     html = found.as_html()
     assert "<svg" in html
     assert "int8-dynamic" in html

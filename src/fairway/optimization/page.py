@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from fairway.core.metrics import METRICS, metric
-from fairway.evaluation.pages import ACCENT, INK, MUTED, WARN, render_page, styled_axes, themed_svg
-from fairway.optimization.report import Candidate, Findings, Optimization, Status, table
+from fairway.evaluation.pages import INK, LINE, MUTED, SERIES, render_page, styled_axes, themed_svg
+from fairway.optimization.cells import row
+from fairway.optimization.report import Candidate, Findings, Optimization, Status
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -27,13 +29,16 @@ _BODY = """
 <h2>Candidates</h2>
 <div class="scroll"><table>
 <caption>Intervals in brackets. Changes are against the original, on the same rows and in the same rounds.</caption>
-<thead><tr>{% for cell in header %}<th scope="col"{% if loop.index0 in numeric %} class="num"{% endif %}>{{ cell }}</th>
+<thead><tr><th scope="col">candidate</th><th scope="col"></th>
+{% for cell in (quality, "change", objective, "change", "memory MB", "size MB") %}<th scope="col" class="num">{{ cell }}</th>
 {% endfor %}</tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><th scope="row">{{ row[0] }}</th>
-{% for cell in row[1:-1] %}<td class="num">{{ cell }}</td>{% endfor %}
-<td><span class="badge {{ badges.get(row[-1], 'plain') }}">{{ row[-1] }}</span></td></tr>
+<tr><th scope="row">{{ row.name }}</th>
+<td><span class="badge {{ badges.get(row.status, 'plain') }}">{{ row.status }}</span></td>
+{% for cell in (row.quality, row.quality_change, row.cost, row.cost_change, row.memory_mb, row.size_mb) %}
+<td class="num">{{ cell.value }}{% if cell.interval %}<br><small class="note">{{ cell.interval }}</small>{% endif %}</td>
+{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 </section>
@@ -61,7 +66,7 @@ _TONES = {"passed": "good", "failed": "bad", "error": "bad", "inconclusive": "wa
 def page(optimization: Optimization) -> str:
     """Render the page."""
     found = optimization.findings
-    header, rows = table(optimization)
+    original = optimization.candidates[0]
     verdict = optimization.verdict
     badges = {Status.CHOSEN.value: "good", Status.REFUSED.value: "bad", Status.FAILED.value: "warn"}
     points = [c for c in optimization.candidates if _at(c, found)]
@@ -73,13 +78,13 @@ def page(optimization: Optimization) -> str:
         summary=f"{len(optimization.candidates) - 1} candidates under the gate, {found.rounds} interleaved rounds",
         tone=_TONES.get(verdict.outcome.value, "plain"),
         chosen=f"{found.chosen}: {verdict.outcome.value}",
-        reason=found.reason[:1].upper() + found.reason[1:],
+        reason=found.reason,
         verdict=verdict,
         plot=_pareto(points, found) if points else None,
         caption=_caption(found),
-        header=header,
-        numeric=range(1, len(header) - 1),
-        rows=rows,
+        quality=found.quality or "quality",
+        objective=found.objective,
+        rows=[row(candidate, found, original) for candidate in optimization.candidates],
         badges=badges,
         candidates=optimization.candidates,
         facts=_facts(found),
@@ -101,7 +106,7 @@ def _caption(found: Findings) -> str:
     cheaper = "to the right" if metric(found.objective).higher_is_better else "to the left"
     return (
         f"Each circle is one candidate; its area is the bundle's size. Better is {better} and {cheaper}. The line joins those "
-        "that no other beats in both (the Pareto front); whiskers are intervals. Hollow: refused by the gate."
+        "that no other beats in both (the Pareto front); whiskers are intervals. Ringed: chosen. Hollow: refused by the gate."
     )
 
 
@@ -128,7 +133,7 @@ def front(points: list[tuple[float, float]], *, cost_up: bool, quality_up: bool)
 
 def _pareto(candidates: list[Candidate], found: Findings) -> Markup:
     figure, axes = styled_axes(7.5, 4.2)
-    axes.grid(axis="both", color="#b0b0b0", linewidth=0.5)
+    axes.grid(axis="both", color=LINE, linewidth=0.5)
     largest = max(c.size_bytes for c in candidates)
     places = [(c, *place) for c in candidates if (place := _at(c, found))]
     line = front(
@@ -137,32 +142,38 @@ def _pareto(candidates: list[Candidate], found: Findings) -> Markup:
         quality_up=metric(found.quality).higher_is_better,
     )
     axes.step(*zip(*line, strict=True), where="post", color=MUTED, linewidth=1, linestyle="--", zorder=1)
-    for number, (candidate, x, y) in enumerate(sorted(places, key=lambda p: p[2])):
-        _draw(axes, candidate, (x, y), found, largest)
-        offset = (0, 16 if number % 2 else -16)
-        axes.annotate(
-            candidate.name, (x, y), xytext=offset, textcoords="offset points", fontsize=9, color=INK,
-            ha="center", va="bottom" if number % 2 else "top",
-        )  # fmt: skip
-    axes.margins(0.14, 0.24)
+    colors = dict(zip((c.name for c, _, _ in places), cycle(SERIES), strict=False))
+    for candidate, x, y in sorted(places, key=lambda place: -place[0].size_bytes):  # small ones on top
+        _draw(axes, candidate, (x, y), found, largest, colors[candidate.name])
+    axes.legend(
+        handles=[_key(axes, candidate, colors[candidate.name]) for candidate, _, _ in places],
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    axes.margins(0.1)
     axes.set_xlabel(_label(found.objective))
     axes.set_ylabel(_label(found.quality))
     shown = ", ".join(f"{c.name} {y:.4g} at {x:.4g}" for c, x, y in places)
     title = f"{found.quality} by {found.objective}"
-    svg = themed_svg(figure, title=title, description=f"{title}: {shown}")
-    return svg
+    return themed_svg(figure, title=title, description=f"{title}: {shown}")
 
 
-def _draw(axes: Any, candidate: Candidate, at: tuple[float, float], found: Findings, largest: int) -> None:
+def _draw(axes: Any, candidate: Candidate, at: tuple[float, float], found: Findings, largest: int, color: str) -> None:
     cost, quality = candidate.measurement(found.objective), candidate.measurement(found.quality)
     assert cost is not None
     assert quality is not None
-    color = ACCENT if candidate.status is Status.CHOSEN else WARN if candidate.status is Status.REFUSED else MUTED
     whiskers = [[[abs(v.value - v.low)], [abs(v.high - v.value)]] for v in (cost, quality)]
-    axes.errorbar(*at, xerr=whiskers[0], yerr=whiskers[1], color=color, linewidth=1, alpha=0.6, zorder=2)
-    area = 40 + 360 * candidate.size_bytes / max(largest, 1)
+    axes.errorbar(*at, xerr=whiskers[0], yerr=whiskers[1], color=color, linewidth=1, alpha=0.5, zorder=2)
+    area = 30 + 470 * candidate.size_bytes / max(largest, 1)
     face = "none" if candidate.status is Status.REFUSED else color
-    axes.scatter(*at, s=area, facecolor=face, edgecolor=color, linewidth=1.5, alpha=0.85, zorder=3)
+    edge = INK if candidate.status is Status.CHOSEN else color
+    axes.scatter(*at, s=area, facecolor=face, edgecolor=edge, linewidth=1.5, alpha=0.8, zorder=3)
+
+
+def _key(axes: Any, candidate: Candidate, color: str) -> Any:
+    """The legend's entry: a circle of one size, hollow if refused, ringed if chosen."""
+    face = "none" if candidate.status is Status.REFUSED else color
+    edge = INK if candidate.status is Status.CHOSEN else color
+    return axes.scatter([], [], s=60, facecolor=face, edgecolor=edge, linewidth=1.5, label=candidate.name)
 
 
 def _label(name: str) -> str:

@@ -141,8 +141,10 @@ class Optimization:
         return msgspec.json.encode(self.findings)
 
     def as_text(self) -> str:
-        """A table for the terminal, and the reasons."""
-        return _text(self)
+        """Tables for the terminal, at most 100 columns wide, and the reasons."""
+        from fairway.optimization.text import text
+
+        return text(self)
 
     def as_html(self) -> str:
         """One self-contained page with the Pareto plot. Raises :class:`MissingExtra` without Matplotlib or Jinja."""
@@ -155,65 +157,3 @@ def quality_metric(gate: Gate, measurements: tuple[Measurement, ...]) -> str:
     """The quality shown first: the gate's first, else the first measured."""
     measured = [m.metric for m in measurements if not m.slice and not m.versus and METRICS[m.metric].tasks]
     return next((name for name in gate if name in measured), measured[0] if measured else "")
-
-
-def table(optimization: Optimization) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and one row of short texts per candidate that was measured or refused."""
-    found = optimization.findings
-    header = ("candidate", found.quality or "quality", "change", found.objective, "change", "memory MB", "size MB", "")
-    rows = [_row(candidate, found) for candidate in optimization.candidates]
-    return header, rows
-
-
-def with_interval(found: Measurement | None, *, signed: bool = False) -> str:
-    """``0.969 [0.951, 0.982]``, or a dash."""
-    if found is None:
-        return "–"
-    form = "{:+.3g}" if signed else "{:.4g}"
-    if found.low == found.high:
-        return form.format(found.value)
-    return f"{form.format(found.value)} [{form.format(found.low)}, {form.format(found.high)}]"
-
-
-def _row(candidate: Candidate, found: Findings) -> tuple[str, ...]:
-    quality, cost = candidate.measurement(found.quality), candidate.measurement(found.objective)
-    against = () if candidate.name == ORIGINAL else (ORIGINAL,)
-    changes = [
-        with_interval(candidate.measurement(name, *against), signed=True) if against else "–"
-        for name in (found.quality, found.objective)
-    ]
-    memory = candidate.measurement("memory_mb")
-    return (
-        candidate.name,
-        with_interval(quality),
-        changes[0],
-        with_interval(cost),
-        changes[1],
-        f"{memory.value:.0f}" if memory else "–",
-        f"{candidate.size_bytes / 1e6:.3g}" if candidate.size_bytes else "–",
-        candidate.status.value,
-    )
-
-
-def _text(optimization: Optimization) -> str:
-    found = optimization.findings
-    header, rows = table(optimization)
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
-    rule = "  ".join("─" * width for width in widths)
-    verdict = optimization.verdict
-    return "\n".join(
-        line.rstrip()
-        for line in (
-            f"{found.model}: {found.chosen} is chosen ({found.reason})",
-            f"gate: {verdict.outcome.value} ({'; '.join(verdict.reasons)})",
-            "",
-            lines[0],
-            rule,
-            *lines[1:],
-            "",
-            *(f"{c.name}: {c.reason}" for c in optimization.candidates if c.reason and c.status is not Status.CHOSEN),
-            f"{found.rows:,} rows evaluated, {found.calibration_rows:,} calibrated, {found.rounds} interleaved rounds, "
-            f"{found.elapsed_s:.0f} s of {found.time_budget_s:.0f} s",
-        )
-    )

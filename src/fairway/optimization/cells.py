@@ -1,0 +1,71 @@
+"""A candidate's numbers as short texts, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fairway.core.metrics import Measurement
+from fairway.optimization.report import ORIGINAL, Candidate, Findings
+
+NONE = "–"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A number and, where it is not exact, its interval."""
+
+    value: str = NONE
+    interval: str = ""
+
+    def __str__(self) -> str:
+        """Both on one line."""
+        return f"{self.value} {self.interval}".strip()
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One candidate's numbers. The changes are against the original: of cost in percent, where that has a meaning."""
+
+    name: str
+    status: str
+    quality: Cell
+    quality_change: Cell
+    cost: Cell
+    cost_change: Cell
+    memory_mb: Cell
+    size_mb: Cell
+
+
+def row(candidate: Candidate, found: Findings, original: Candidate) -> Row:
+    """The numbers of one candidate."""
+    cost, base = candidate.measurement(found.objective), original.measurement(found.objective)
+    changes = (
+        (Cell(), Cell())
+        if candidate.name == ORIGINAL
+        else (
+            _cell(candidate.measurement(found.quality, ORIGINAL), "{:+.3f}"),
+            _percent(candidate.measurement(found.objective, ORIGINAL), base),
+        )
+    )
+    return Row(
+        candidate.name,
+        candidate.status.value,
+        _cell(candidate.measurement(found.quality), "{:.3f}"),
+        changes[0],
+        _cell(cost, "{:.3g}"),
+        changes[1],
+        _cell(candidate.measurement("memory_mb"), "{:.0f}"),
+        Cell(f"{candidate.size_bytes / 1e6:.3g}") if candidate.size_bytes else Cell(),
+    )
+
+
+def _cell(found: Measurement | None, form: str) -> Cell:
+    if found is None or not found.known:
+        return Cell()
+    interval = "" if found.low == found.high else f"[{form.format(found.low)}, {form.format(found.high)}]"
+    return Cell(form.format(found.value), interval)
+
+
+def _percent(change: Measurement | None, base: Measurement | None) -> Cell:
+    if change is None or base is None or not change.known or not base.value:
+        return Cell()
+    value, low, high = (100 * number / abs(base.value) for number in (change.value, change.low, change.high))
+    return Cell(f"{value:+.0f}%", "" if low == high else f"[{low:+.0f}, {high:+.0f}]")

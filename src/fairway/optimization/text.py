@@ -1,0 +1,50 @@
+"""The search's outcome for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from fairway.optimization.cells import row
+from fairway.optimization.report import Optimization, Status
+
+WIDTH = 100
+
+
+def text(optimization: Optimization) -> str:
+    """What was chosen, the verdict, two tables, and why the others were not."""
+    found, verdict = optimization.findings, optimization.verdict
+    original = optimization.candidates[0]
+    rows = [row(candidate, found, original) for candidate in optimization.candidates]
+    quality = [(r.name, str(r.quality), str(r.quality_change), r.status) for r in rows]
+    cost = [(r.name, str(r.cost), str(r.cost_change), r.memory_mb.value, r.size_mb.value) for r in rows]
+    others = [c for c in optimization.candidates if c.reason and c.status is not Status.CHOSEN]
+    lines = [
+        *_wrap(f"{found.model}: {found.chosen} is chosen ({found.reason})"),
+        f"gate: {verdict.outcome.value}",
+        *(line for reason in verdict.reasons for line in _wrap(reason, "  ")),
+        "",
+        *_table(("candidate", found.quality or "quality", "change", ""), quality),
+        "",
+        *_table(("candidate", found.objective, "change", "memory MB", "size MB"), cost),
+        "",
+        *(line for c in others for line in _wrap(f"{c.name}: {c.reason}")),
+        *_wrap(
+            f"{found.rows:,} rows evaluated, {found.calibration_rows:,} for calibration, {found.rounds} interleaved rounds, "
+            f"{found.elapsed_s:.0f} s of {found.time_budget_s:.0f} s"
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _wrap(line: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(line, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    rule = ["─" * width for width in widths]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (header, rule, *rows)
+    ]
