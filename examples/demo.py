@@ -58,7 +58,7 @@ def write_data() -> Rows:
     """Digits as a data team would hand them over: Parquet files with named columns."""
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype(np.float32)
-    split = train_test_split(x, y, test_size=450, random_state=0)
+    split = train_test_split(x, y, test_size=450, random_state=0, stratify=y)
     for name, rows, labels in (("train", split[0], split[2]), ("test", split[1], split[3])):
         columns: dict[str, Any] = {column: rows[:, i] for i, column in enumerate(COLUMNS)}
         columns |= {"ink": rows.mean(axis=1), "digit": labels.astype(np.int64)}
@@ -210,7 +210,7 @@ def traffic(url: str, rows: Rows) -> Iterator[None]:
 
 
 FAIRWAY = [sys.executable, "-m", "fairway"]
-INPUT = "X"
+INPUT = "x"
 
 
 def answer_classes(outputs: Any) -> NDArray[np.int64]:

@@ -102,7 +102,7 @@ def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Setting
 
 
 def _explain(message: str, where: str, text: str) -> str:
-    """msgspec says what is wrong and where in the tree: add the line, and the nearest valid name."""
+    """Msgspec says what is wrong and where in the tree: add the line, and the nearest valid name."""
     problem, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".").replace("[...]", "")
     unknown = re.search(r"unknown field `(.+?)`", problem)

@@ -30,11 +30,12 @@ The whole road from a trained model to a live, watched service, under one gate.
 
 Start with a checkpoint and a data file:
 
-    fairway init model.onnx test.parquet    # writes fairway.toml: read it, set your limits
-    fairway run                             # converts, evaluates, optimizes, packs, registers, releases
-    fairway serve                           # answers on http://127.0.0.1:8000
-    fairway infer NAME --data test.parquet  # asks it
-    fairway status                          # what runs, what happened, what to type next
+\b
+  fairway init model.onnx test.parquet    write fairway.toml; set your limits
+  fairway run                             convert … evaluate … register … release
+  fairway serve                           answer on http://127.0.0.1:8000
+  fairway infer NAME --data test.parquet  ask it
+  fairway status                          what runs, and what to type next
 """
 
 _STAGES = {
@@ -47,7 +48,7 @@ _STAGES = {
 app = typer.Typer(
     name="fairway",
     help=_HELP,
-    epilog="Exit codes: 0 done or passed · 1 failed or drifted · 2 inconclusive · 3 a mistake in what was asked · 4 something is broken.",
+    epilog="Exit codes: 0 done or passed, 1 failed or drifted, 2 inconclusive, 3 a mistake in what was asked, 4 broken.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

@@ -23,7 +23,9 @@ SHOWN = 20
 
 def infer(
     model: Annotated[str, typer.Argument(help="A model's name on the server; NAME:VERSION asks that version.")],
-    data: Annotated[Path | None, typer.Option(help="A data file; its columns fill the inputs.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A data file; its columns fill the inputs.", show_default=False)
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many of the file's rows to send, from the first.")] = 1,
     inputs: Annotated[
         str | None, typer.Option(help="Inputs as JSON, instead of a file: '{\"x\": [[1.0, 2.0]]}'.", show_default=False)

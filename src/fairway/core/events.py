@@ -31,9 +31,10 @@ class Served(msgspec.Struct, frozen=True, eq=False):
     model, version : str
     rows : int
     inputs, outputs : mapping of name to array, or None
-        As callers sent and got them, rows joined. ``outputs`` is ``None`` when the engine raised.
+        As callers sent and got them, rows joined; ``None`` where they skipped processing. ``outputs`` is ``None`` too when
+        the engine raised.
     latencies_ms : sequence of float
-        Per request: from decoded to answered.
+        Per request, failed ones included: from decoded to answered.
     errors : int
         Requests that got no answer through no fault of the caller.
     """

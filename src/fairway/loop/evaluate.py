@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +108,7 @@ def measure(bundle: Bundle, gate: Gate) -> list[Measurement]:
 def _table(project: Project, data: Path | str | None) -> Table:
     from fairway.sources.tables import load_table
 
-    return load_table(Path(os.path.expanduser(data))) if data else project.table("test")
+    return load_table(Path(data).expanduser()) if data else project.table("test")
 
 
 def _baseline(project: Project, bundle: Bundle, baseline: str) -> tuple[str, Bundle] | None:

@@ -1,4 +1,4 @@
-"""The verb ``observe``: is what a version is asked still what it was made for?"""
+"""The verb ``observe``: whether what a version is asked is still what it was made for."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def watch(
     model: str,
     *,
     project: Project | None = None,
-    seen: Callable[[Step], None] = lambda step: None,
+    seen: Callable[[Step], None] = lambda _: None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Step:
     """Judge the challenger by its traffic until it is promoted or rolled back, and return the step that did it.

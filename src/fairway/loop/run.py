@@ -13,7 +13,7 @@ from fairway.core.gate import Verdict
 from fairway.loop.evaluate import evaluate
 from fairway.loop.models import source_bundle
 from fairway.loop.optimize import optimize
-from fairway.loop.pack import reread, report_of, write_packed
+from fairway.loop.pack import report_of, reread, write_packed
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 from fairway.loop.register import register
