@@ -62,9 +62,12 @@ class Client:
         self.url = url.rstrip("/")
         self._retry_s = retry_s
         self._datatypes: dict[str, Mapping[str, Datatype]] = {}
+        secure = url.startswith("https:")  # loading the authorities takes long, and plain HTTP needs none
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout_s, limits=limits, trust_env=False)
+            self._http = httpx.Client(
+                base_url=self.url, timeout=timeout_s, limits=limits, trust_env=False, verify=secure
+            )
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidConfig(f"{url!r} is not a server's address: {error}") from None
 

@@ -303,7 +303,9 @@ def _service(
 ) -> Service:
     given = [what] if isinstance(what, (Bundle, Path, str)) else list(what)
     refs = [item for item in given if registry is not None and isinstance(item, str)]
-    bundles = [item if isinstance(item, Bundle) else read_bundle(item, verify=False) for item in given if item not in refs]
+    bundles = [
+        item if isinstance(item, Bundle) else read_bundle(item, verify=False) for item in given if item not in refs
+    ]
     if registry is None and not bundles:
         raise InvalidConfig("there is nothing to serve; name a bundle, or give a registry to follow")
     return Service(

@@ -93,11 +93,11 @@ class RestRoutes:
 
     async def infer(self, request: Request) -> Response:
         """Decode, call the core, encode."""
-        if BINARY_HEADER in request.headers:
-            raise refuse_binary()
-        body = await self._body(request)
-        model, version = request.path_params["model"], normal_version(request.path_params.get("version"))
-        call = decode_request(body, model, version, request.headers.get(ROUTE_KEY))
+        try:
+            call = await self._decoded(request)
+        except FairwayError as error:
+            self._telemetry.rejected[error.code] += 1
+            raise
         return Response(encode_response(await self._while_connected(request, call)), media_type=JSON)
 
     async def server_metadata(self, _: Request) -> Response:
@@ -154,6 +154,13 @@ class RestRoutes:
     async def docs(self, _: Request) -> Response:
         """The same for people; needs nothing from elsewhere."""
         return Response(DOCS, media_type="text/html")
+
+    async def _decoded(self, request: Request) -> InferRequest:
+        if BINARY_HEADER in request.headers:
+            raise refuse_binary()
+        body = await self._body(request)
+        model, version = request.path_params["model"], normal_version(request.path_params.get("version"))
+        return decode_request(body, model, version, request.headers.get(ROUTE_KEY))
 
     async def _while_connected(self, request: Request, call: InferRequest) -> InferResponse:
         """Answer, unless the caller leaves: then its queued work is cancelled."""
