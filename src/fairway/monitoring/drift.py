@@ -19,7 +19,13 @@ from fairway.registry.records import Window
 from fairway.rollout.traffic import Traffic
 
 
-def drift(baseline: Baseline | None, windows: Iterable[Window], settings: MonitorSettings = DEFAULTS) -> DriftReport:
+def drift(
+    baseline: Baseline | None,
+    windows: Iterable[Window],
+    settings: MonitorSettings = DEFAULTS,
+    *,
+    first_look: int = 1,
+) -> DriftReport:
     r"""Compare what a version was sent, and what it answered, with its baseline. Pure: same arguments, same report.
 
     Windows of the same start (from several replicas) count together; consecutive ones are merged until they hold
@@ -32,6 +38,8 @@ def drift(baseline: Baseline | None, windows: Iterable[Window], settings: Monito
     windows : iterable of Window
         Of one version, from its first on, in any order. Starting later spends the allowance for false alarms again.
     settings : MonitorSettings
+    first_look : int, default 1
+        The number of the first look, for a caller that has judged the earlier windows before.
 
     Raises
     ------
@@ -67,7 +75,7 @@ def drift(baseline: Baseline | None, windows: Iterable[Window], settings: Monito
         rows=traffic.rows,
         unreadable=tuple(damaged),
     )
-    return report if baseline is None else _judged(report, baseline, ordered, settings)
+    return report if baseline is None else _judged(report, baseline, ordered, settings, first_look)
 
 
 class _Group(msgspec.Struct):
@@ -79,7 +87,9 @@ class _Group(msgspec.Struct):
     sketches: FeatureSketches
 
 
-def _judged(report: DriftReport, baseline: Baseline, windows: list[Window], settings: MonitorSettings) -> DriftReport:
+def _judged(
+    report: DriftReport, baseline: Baseline, windows: list[Window], settings: MonitorSettings, first_look: int
+) -> DriftReport:
     damaged: list[str] = []
     looks: list[Look] = []
     effects: list[dict[str, float]] = []
@@ -91,14 +101,14 @@ def _judged(report: DriftReport, baseline: Baseline, windows: list[Window], sett
         if rows < settings.min_rows:
             pending = rows
             continue
-        number = len(looks) + 1
+        number = first_look + len(looks)
         allowance = alpha_at(number, settings.alpha)
         findings = check_features(baseline.sketches, group.sketches, allowance, settings)
         drifted = tuple(dict.fromkeys(f.feature for f in findings if f.drifted))
         looks.append(Look(number, group.started_at, group.ended_at, group.first_row, rows, allowance, drifted))
         effects.append({f.feature: f.effect for f in findings if f.check == "distribution"})
         if drifted or shown is None or not looks[shown[0]].drifted:
-            shown = number - 1, group, findings
+            shown = len(looks) - 1, group, findings
     summary = msgspec.structs.replace(
         report,
         counted=counted,

@@ -69,7 +69,7 @@ class MonitorMetrics:
             return
         version = report.model, str(report.version)
         latest = report.looks[-1]
-        self._looks.labels(*version).set(len(report.looks))
+        self._looks.labels(*version).set(latest.number)
         self._drift.labels(*version).set(len(latest.drifted))
         for feature, effect in latest.effects.items():
             self._effect.labels(*version, feature).set(effect)
