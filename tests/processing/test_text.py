@@ -85,7 +85,7 @@ def test_bytes_that_are_no_text_are_the_callers_fault(tokenize: Transform) -> No
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=6))
+@given(rows=st.lists(st.text(max_size=30), min_size=1, max_size=6))
 def test_a_row_gets_the_same_tokens_whatever_it_is_batched_with(rows: list[str], tokenize: Transform) -> None:
     together = tokenize({"text": texts(*rows)})
     assert all(len(array) == len(rows) for array in together.values())

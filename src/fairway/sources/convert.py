@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from fairway.bundle.format import Bundle, write_bundle
 from fairway.bundle.samples import SAMPLES, encode_samples
 from fairway.core.errors import ConversionMismatch, FairwayError, InvalidConfig
 from fairway.core.manifest import NAME, Lineage, Manifest
-from fairway.core.tensors import Tensor, TensorSpec
+from fairway.core.tensors import TensorSpec
 from fairway.model import Model
 from fairway.sources.agreement import TOLERANCES, Agreement, check_agreement
 from fairway.sources.candidate import Candidate, Context, Source
@@ -100,7 +101,7 @@ def convert(
         context = Context(cast(Task, task), reference, label or None, chosen, tuple(labels), Path(work))
         candidate, rows, agreement = _first_that_agrees(opened, context, name)
         manifest = msgspec.structs.replace(_manifest(candidate, name, task), lineage=_lineage(opened, reference, base))
-        samples = rows.part(slice(SAMPLE_ROWS))
+        samples = rows.part(slice(0, None, math.ceil(rows.count / SAMPLE_ROWS)))  # spread over the data
         return write_bundle(
             Path(destination),
             manifest,
@@ -152,24 +153,25 @@ def _checked(candidate: Candidate, context: Context, name: str) -> tuple[Candida
 
 
 def _agrees_on_missing(candidate: Candidate, model: Model, rows: Rows) -> bool:
-    """Whether a few rows with numbers knocked out get the original's answers; a converter may not know the rule."""
-    part = rows.part(slice(SAMPLE_ROWS))
-    feed = {
-        spec.name: _knocked_out(part.feed[spec.name], shift) if spec.allow_nan else part.feed[spec.name]
-        for shift, spec in enumerate(candidate.inputs)
-    }
+    """Whether the bundle answers as the original does with each number in turn missing; a converter may not know the rule."""
+    places = [
+        (spec.name, place)
+        for spec in candidate.inputs
+        if spec.allow_nan
+        for place in range(rows.feed[spec.name][0].size)
+    ]
+    part = rows.part(slice(max(1, _PROBED_ROWS // len(places))))
     try:
-        check_agreement(candidate.original, model, Rows(feed, None, part.numbers))
+        for name, place in places:
+            holed = part.feed[name].copy()
+            holed.reshape(part.count, -1)[:, place] = np.nan
+            check_agreement(candidate.original, model, Rows({**part.feed, name: holed}, None, part.numbers))
     except FairwayError:
         return False
     return True
 
 
-def _knocked_out(array: Tensor, shift: int) -> Tensor:
-    holed = array.copy().reshape(len(array), -1)
-    rows = np.arange(shift % 2, len(holed), 2)
-    holed[rows, (rows // 2) % holed.shape[1]] = np.nan
-    return holed.reshape(array.shape)
+_PROBED_ROWS = 16_384
 
 
 def _has_missing(rows: Rows) -> bool:

@@ -14,7 +14,10 @@ _CHATTER: tuple[tuple[type[Warning], str], ...] = (
     (UserWarning, r"Exporting a model while it is in training mode"),  # said of a wrapper; the model inside is not
     (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),  # Keras's choice of exporter
     (DeprecationWarning, r"The feature will be removed\. Please remove usage of this function"),  # the same one, inside
-    (Warning, r"Converting a tensor to a Python (boolean|integer|float|number) might cause the trace"),  # and its tracer
+    (
+        Warning,
+        r"Converting a tensor to a Python (boolean|integer|float|number) might cause the trace",
+    ),  # and its tracer
     (DeprecationWarning, r"__array__ implementation doesn't accept a copy keyword"),
 )
 _LOGGERS = ("torch.onnx", "torch.export", "transformers", "onnxscript", "onnx_ir")
