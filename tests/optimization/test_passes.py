@@ -315,6 +315,7 @@ def test_batches_are_all_of_one_size(sample: Sample) -> None:
     assert sizes == [16, 16]
     assert [len(f["X"]) for f in Sample({"X": np.zeros((3, 2))}, 3).batches(16)] == [3]
     assert [len(f["X"]) for f in Sample({"X": np.zeros((9, 2))}, 9, batch=4).batches(16)] == [4, 4]
+    assert [len(f["X"]) for f in Sample({"X": np.zeros((3, 2))}, 3, batch=8).batches(16)] == [8]
 
 
 def test_outputs_of_a_lowered_graph_have_the_same_types(linear_graph: Path, sample: Sample, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from fairway.core.tensors import Tensors
 
@@ -32,10 +33,11 @@ class Sample(msgspec.Struct, frozen=True, eq=False):
     batch: int | None = None
 
     def batches(self, size: int = 16) -> Iterator[Tensors]:
-        """Batches of one and the same size; rows that do not fill one are left out, unless there is no other."""
+        """Batches of one and the same size. Rows that do not fill another are left out; too few for one are repeated."""
         size = self.batch or min(size, self.rows)
-        for start in range(0, self.rows - size + 1, size):
-            yield {name: array[start : start + size] for name, array in self.feed.items()}
+        for start in range(0, max(self.rows - size, 0) + 1, size):
+            rows = np.arange(start, start + size) % self.rows
+            yield {name: array[rows] for name, array in self.feed.items()}
 
 
 class Apply(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,22 @@ OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class _Reader:
-    """ONNX Runtime's calibration data reader over batches."""
+    """ONNX Runtime's calibration data reader, read in strides so that only one batch's activations are in memory."""
 
-    def __init__(self, batches: Iterator[Tensors]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Iterable[Tensors]) -> None:
+        self._batches = [dict(batch) for batch in batches]
+        self._next = iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Go on with these batches."""
+        self._next = iter(self._batches[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
         """The next batch, or ``None``."""
-        batch = next(self._batches, None)
-        return None if batch is None else dict(batch)
+        return next(self._next, None)
 
 
 def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], sample: Sample) -> None:
@@ -48,6 +55,7 @@ def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], sampl
             use_external_data_format=bool(external_files(source)),
             calibrate_method=CalibrationMethod[_METHODS[parameters["method"]]],
             extra_options={
+                "CalibStridedMinMax": 1,
                 # A product's float result is wanted as it is: scaling it to int8 and back costs time and accuracy.
                 "OpTypesToExcludeOutputQuantization": ["Gemm"],
                 # The adjustment for tiny biases does not know weights with one scale per channel, and raises.
