@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,10 @@ def test_a_broken_file_is_said_to_be_broken(name: str, tmp_path: Path, converter
     (tmp_path / name).write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidSource, match=f"{name} cannot be read"):
         converter(name, trust=True)
+
+
+def test_torchscript_is_answered_with_what_to_export_instead(tmp_path: Path, converter: Converter) -> None:
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("script/constants.pkl", b"")
+    with pytest.raises(InvalidSource, match=r"is TorchScript.*torch\.export\.save"):
+        converter("script.pt", trust=True)
