@@ -314,6 +314,19 @@ def test_past_the_budget_nothing_new_is_started(run: Run, mlp_bundle: Bundle) ->
     assert sorted(measure.calls) == sorted(c.name for c in found.candidates if c not in untried)
 
 
+def test_a_round_that_would_not_fit_is_not_started(run: Run, mlp_bundle: Bundle) -> None:
+    now = [0.0]
+
+    def measure(bundle: Bundle) -> list[Measurement]:
+        now[0] += 10
+        return [Measurement("latency_p50_ms", 1.0, 0.9, 1.1)]
+
+    settings = OptimizationSettings(time_budget="50s", candidates=("graph",))  # a round of two takes 20 s
+    found = run(mlp_bundle, measure, clock=lambda: now[0], settings=settings)
+    assert found.findings.rounds == 2
+    assert found.findings.elapsed_s == 40
+
+
 def test_progress_is_told(run: Run, mlp_bundle: Bundle) -> None:
     told: list[tuple[str, int, int]] = []
     run(mlp_bundle, progress=lambda *step: told.append(step))
@@ -393,7 +406,7 @@ def test_kill_9_leaves_whole_bundles_only_and_the_next_run_goes_on(
 ) -> None:
     np.savez(tmp_path / "digits.npz", X=digits.x_train[:300], digit=digits.y_train[:300])
     killed = 0
-    for when in (2, 9, 16):
+    for when in (3, 9):
         done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(when)], check=False)
         killed += done.returncode == -signal.SIGKILL
         for path in (tmp_path / "work").iterdir():
@@ -401,7 +414,7 @@ def test_kill_9_leaves_whole_bundles_only_and_the_next_run_goes_on(
                 read_bundle(path)
             elif path.suffix == ".json" and not path.name.startswith("."):
                 msgspec.json.decode(path.read_bytes())
-    assert killed >= 2
+    assert killed == 2
     found = run(mlp_bundle, Stopwatch(int8_dynamic=1.0))
     assert found.winner.name == "int8-dynamic"
     hidden = [p.name for p in (tmp_path / "work").iterdir() if p.name.startswith(".")]

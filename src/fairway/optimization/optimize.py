@@ -158,13 +158,13 @@ class _Search:
         described = {"rows": count, "seed": self.settings.seed, "data": reference.digest}
         return Sample(feed, count, batch), described
 
-    def _in_time(self) -> bool:
-        return self.clock() - self.started < self.settings.time_budget_s
+    def _time_left(self) -> float:
+        return self.settings.time_budget_s - (self.clock() - self.started)
 
     def _try(self, recipe: Recipe, examiner: Examiner, sample: Sample) -> Candidate:
         """Make one candidate and score its quality, or say why not."""
         nothing = Candidate(recipe.name, recipe.summary, Status.NOT_TRIED)
-        if not self._in_time():
+        if self._time_left() <= 0:
             return _with(nothing, reason=f"the time budget of {self.settings.time_budget} was spent")
         key = recipe_key(self.original, recipe)
         try:
@@ -192,7 +192,7 @@ class _Search:
             measure,
             repeats=self.settings.repeats,
             seed=self.settings.seed,
-            in_time=self._in_time,
+            time_left=self._time_left,
             progress=self.progress,
         )
         for name, reason in dropped.items():

@@ -98,12 +98,17 @@ def measure_rounds(
     *,
     repeats: int,
     seed: int,
-    in_time: Callable[[], bool],
+    time_left: Callable[[], float],
     progress: Callable[[str, int, int], None],
 ) -> tuple[dict[str, Rounds], dict[str, str], int]:
     """Measure every bundle once per round, each round in a new order, so that all meet the same conditions.
 
-    A round is finished once it is started; the first is started in any case.
+    A round is finished once it is started. The first is started in any case, another only if there is time for it.
+
+    Parameters
+    ----------
+    time_left : callable
+        Seconds of the budget that are left.
 
     Returns
     -------
@@ -118,9 +123,10 @@ def measure_rounds(
     order = random.Random(seed)  # noqa: S311 (an order of measurements, not a secret)
     rounds: dict[str, Rounds] = {name: defaultdict(list) for name in bundles}
     dropped: dict[str, str] = {}
-    finished = 0
+    finished, longest = 0, 0.0
     for number in range(repeats):
-        if number and not in_time():
+        before = time_left()
+        if number and before < longest:
             break
         names = [name for name in bundles if name not in dropped]
         for name in order.sample(names, len(names)):
@@ -134,7 +140,7 @@ def measure_rounds(
                 continue
             for measurement in found:
                 rounds[name][measurement.metric, measurement.at_rps].append(measurement)
-        finished += 1
+        finished, longest = finished + 1, max(longest, before - time_left())
     return rounds, dropped, finished
 
 

@@ -23,8 +23,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     Attributes
     ----------
     time_budget : str
-        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it nothing new is started: the candidate or
-        the round of measurements in progress is finished.
+        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it no candidate is started, and a round of
+        measurements only if there is time for all of it; the first round is always made.
     candidates : tuple of str
         Which to try, in this order: see :data:`CANDIDATES`.
     objective : str
