@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import orjson
@@ -57,19 +57,13 @@ class Client:
     def __init__(self, url: str, *, timeout_s: float = 30.0, retry_s: float = 0.0) -> None:
         import httpx
 
-        if not url.startswith(("http://", "https://")):
-            raise InvalidConfig(f"{url!r} is not a server's address; write it as http://HOST:PORT")
+        _check_address(url)
         self.url = url.rstrip("/")
         self._retry_s = retry_s
         self._datatypes: dict[str, Mapping[str, Datatype]] = {}
         secure = url.startswith("https:")  # loading the authorities takes long, and plain HTTP needs none
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        try:
-            self._http = httpx.Client(
-                base_url=self.url, timeout=timeout_s, limits=limits, trust_env=False, verify=secure
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise InvalidConfig(f"{url!r} is not a server's address: {error}") from None
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, limits=limits, trust_env=False, verify=secure)
 
     def infer(
         self,
@@ -233,6 +227,16 @@ def _waits(budget_s: float, clock: Callable[[], float]) -> Iterator[Callable[[fl
     while True:
         yield wait
         step = min(step * 2, 2.0)
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise InvalidConfig(f"{url!r} is not a server's address; write it as http://HOST:PORT")
 
 
 def _model(name: str, version: str | int | None) -> str:
