@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing as mp
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from fairway.bundle import staging
 from fairway.bundle.format import Bundle, copy_bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle
 from tests.bundle.conftest import FILES, MakeBundle, manifest, tree
+from tests.killing import fork_server, kill_in_the_middle
 
 
 def test_the_same_bundle_again_is_left_as_it_is(bundle: Bundle, make_bundle: MakeBundle) -> None:
@@ -96,28 +94,20 @@ def test_a_copy_is_the_same_bundle_signature_included(bundle: Bundle, tmp_path: 
     assert (read_bundle(copied.path).digest, copied.signature()) == (bundle.digest, b"signed")
 
 
-def write_for_ever(destination: Path, size: int, ready: Any) -> None:
+def write_for_ever(destination: Path, size: int, step: Callable[[], None]) -> None:
     files = FILES | {f"part{n}": b"x" * size for n in range(5)}
-    ready.send(None)
     for n in range(10**9):
+        step()
         write_bundle(destination / str(n % 3), manifest(), files)
         (destination / str(n % 3)).rename(destination / f"done-{os.getpid()}-{n}")
 
 
 def test_killed_anywhere_no_half_bundle_is_ever_under_the_final_name(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = fork_server()
     whole = 0
     for kill in range(30):
-        receiver, sender = context.Pipe(duplex=False)
-        writer = context.Process(target=write_for_ever, args=(tmp_path, 200_000, sender), daemon=True)
-        writer.start()
-        receiver.recv()
-        time.sleep(rng.uniform(0, 0.03))  # the fault itself: where in its work the writer dies
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
+        kill_in_the_middle(context, write_for_ever, (tmp_path, 200_000), rng, steps=3, delay_s=0.02)
         for path in tmp_path.iterdir():
             if not path.name.startswith("."):
                 read_bundle(path)

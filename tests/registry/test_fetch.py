@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,9 @@ from fairway.core.errors import InvalidBundle, ModelNotFound, RegistryUnavailabl
 from fairway.model import Model
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
+from tests.killing import fork_server, kill_in_the_middle
 from tests.registry.conftest import MakeBundle
-from tests.registry.workers import fetch_for_ever, processes
+from tests.registry.workers import fetch_for_ever
 
 
 @pytest.fixture
@@ -124,16 +122,9 @@ def test_a_fetch_killed_anywhere_leaves_no_half_copy_and_does_not_block_the_next
 ) -> None:
     rng = np.random.default_rng(0)
     version = registry.register(make_bundle(0))
-    context = processes()
+    context = fork_server()
     for _ in range(15):
-        receiver, sender = context.Pipe(duplex=False)
-        fetcher = context.Process(target=fetch_for_ever, args=(settings, cache, sender), daemon=True)
-        fetcher.start()
-        receiver.recv()
-        time.sleep(rng.uniform(0, 0.02))  # the fault itself: where in its work the process dies
-        assert fetcher.pid is not None
-        os.kill(fetcher.pid, signal.SIGKILL)
-        fetcher.join()
+        kill_in_the_middle(context, fetch_for_ever, (settings, cache), rng, steps=3, delay_s=0.01)
         final = cache / version.digest.replace(":", "-")
         if final.exists():
             read_bundle(final)  # whole, whenever it is there

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from fairway.core.events import Action
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
+from tests.killing import fork_server, kill_in_the_middle
 from tests.registry.conftest import MakeBundle
-from tests.registry.workers import churn, processes
+from tests.registry.workers import churn, open_for_ever
 
 KILLS = 32
 MODELS = ("digits", "letters")
@@ -55,42 +52,27 @@ def assert_replays(registry: Registry, model: str, digests: dict[int, str]) -> N
     assert (now and {name: getattr(now, name) for name in release or ()}) == release
 
 
-@pytest.mark.parametrize("seed", [0])
 def test_a_registry_survives_being_killed_anywhere(
-    settings: RegistrySettings, make_bundle: MakeBundle, tmp_path: Path, seed: int
+    settings: RegistrySettings, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     bundles = [make_bundle(n, model).path for n in range(30) for model in MODELS]
-    context = processes()
+    context = fork_server()
     grown = []
     for kill in range(KILLS):
-        receiver, sender = context.Pipe(duplex=False)
-        writer = context.Process(target=churn, args=(settings, bundles, tmp_path / "cache", kill, sender), daemon=True)
-        writer.start()
-        receiver.recv()
-        time.sleep(rng.exponential(0.04))  # the fault itself: where in its work the writer dies
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
-        assert writer.exitcode == -signal.SIGKILL
+        arguments = (settings, bundles, tmp_path / "cache", kill)
+        kill_in_the_middle(context, churn, arguments, rng, steps=6, delay_s=0.02)
         grown.append(assert_sound(settings, tmp_path / f"other-cache-{kill % 3}"))
     assert grown == sorted(grown)
-    assert grown[-1] > 0
+    assert grown[-1] > len(MODELS)
 
 
 def test_a_first_opening_killed_anywhere_leaves_nothing_half_made(settings: RegistrySettings, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    context = processes()
+    context = fork_server()
     for kill in range(12):
         fresh = settings if settings.url.startswith("postgresql") else RegistrySettings().at(tmp_path / str(kill))
-        receiver, sender = context.Pipe(duplex=False)
-        opener = context.Process(target=churn, args=(fresh, [], tmp_path, kill, sender), daemon=True)
-        opener.start()
-        receiver.recv()
-        time.sleep(rng.uniform(0, 0.1))
-        assert opener.pid is not None
-        os.kill(opener.pid, signal.SIGKILL)
-        opener.join()
+        kill_in_the_middle(context, open_for_ever, (fresh,), rng, steps=1, delay_s=0.1)
         with Registry.open(fresh) as registry:
             assert registry.revision() == 0
             registry.record("digits", Action.REFUSED, "test")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import shutil
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,12 @@ from fairway.core.events import Action
 from fairway.registry.records import Release
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
-
-
-def processes() -> ForkServerContext:
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "alembic.command", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"])
-    return context
+from tests.killing import fork_server
 
 
 def run_together(target: Any, argument_lists: list[tuple[Any, ...]]) -> list[Any]:
     """Start a process per tuple of arguments, let all begin at one barrier, and return what each sent back, in order."""
-    context = processes()
+    context = fork_server()
     barrier = context.Barrier(len(argument_lists))
     pipes = [context.Pipe(duplex=False) for _ in argument_lists]
     started: list[ForkServerProcess] = []
@@ -96,40 +91,51 @@ def fetch_one(barrier: Barrier, settings: RegistrySettings, ref: str, cache: Pat
         return bundle.digest
 
 
-def churn(settings: RegistrySettings, bundles: list[Path], cache: Path, seed: int, ready: Any) -> None:
+def churn(settings: RegistrySettings, bundles: list[Path], cache: Path, seed: int, step: Callable[[], None]) -> None:
     """Open, then register, move aliases, release and fetch, for ever: the test kills it somewhere."""
     rng = np.random.default_rng(seed)
-    ready.send(None)
+    step()
     with Registry.open(settings) as registry:
         while True:
+            step()
             bundle = read_bundle(bundles[rng.integers(len(bundles))])
             version = registry.register(bundle, aliases=["newest"], actor=f"p{seed}")
             model = version.model
+            step()
             other = int(rng.integers(1, version.number + 1))
             current = registry.release(model)
-            start = Release(model, other, started_at=1.0)
             challenger = None if other == version.number else version.number
+            changed = msgspec.structs.replace(
+                current or Release(model, other, started_at=1.0),
+                champion=other,
+                challenger=challenger,
+                weight=0.0 if challenger is None else 0.25,
+                previous=current.champion if current else None,
+            )
             registry.save_release(
-                msgspec.structs.replace(
-                    current or start,
-                    champion=other,
-                    challenger=challenger,
-                    weight=0.0 if challenger is None else 0.25,
-                    previous=current.champion if current else None,
-                ),
+                changed,
                 expected=current.revision if current else None,
                 action=Action.RELEASED,
                 actor=f"p{seed}",
             )
+            step()
             registry.set_alias(model, "candidate", other, actor=f"p{seed}")
             registry.fetch(version, cache)
 
 
-def fetch_for_ever(settings: RegistrySettings, cache: Path, ready: Any) -> None:
+def open_for_ever(settings: RegistrySettings, step: Callable[[], None]) -> None:
+    """Open a registry for the first time: the test kills it somewhere."""
+    step()
+    with Registry.open(settings):
+        while True:
+            step()
+
+
+def fetch_for_ever(settings: RegistrySettings, cache: Path, step: Callable[[], None]) -> None:
     """Fetch into an emptied cache, again and again: the test kills it somewhere."""
     with Registry.open(settings) as registry:
         version = registry.version("digits:1")
-        ready.send(None)
         while True:
+            step()
             fetched = registry.fetch(version, cache).path
             shutil.rmtree(fetched.rename(cache / f"discarded-{os.getpid()}"))  # removed whole, as it appeared
