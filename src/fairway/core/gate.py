@@ -249,7 +249,8 @@ def _compare(name: str, bound: str, limit: float, found: Measurement | None, par
         if bound in ("max_drop", "max_rise")
         else f"{where} is {found.value:.4g}"
     )
-    shown = f"{what} [{found.low:.4g}, {found.high:.4g}], {bound} {limit:.4g}"
+    interval = "" if found.confidence == 1 else f" [{found.low:.4g}, {found.high:.4g}]"
+    shown = f"{what}{interval}, {bound} {limit:.4g}"
     outcome = Outcome.PASSED if holds else Outcome.FAILED if broken else Outcome.INCONCLUSIVE
     hint = _needed(found, threshold) if outcome is Outcome.INCONCLUSIVE else ""
     return Finding(name, bound, limit, outcome, shown + hint, part, found)

@@ -28,6 +28,7 @@ def measure(rows: Scored, names: Sequence[str], settings: EvaluationSettings, *,
     for name in usable:
         estimate = value(name, rows)
         low, high, method = _own_interval(name, rows, draws, settings)
+        low, high = min(low, estimate), max(high, estimate)  # pseudo-rows may move percentiles past a flawless estimate
         found[name] = Measurement(
             name, estimate, low, high, confidence=settings.confidence, n=len(rows), slice=part, method=method
         )
@@ -88,6 +89,12 @@ def _own_interval(
         return low, high, EXACT
     expand = None if name in _CALIBRATED else len(rows)
     ends = draws_interval(draws[name], settings.confidence, rows=expand)
+    if name == "roc_auc_score" and ends is not None:
+        # Near 1 the pseudo-rows, ranked as wrong as can be, pull the whole interval down: its upper end is that without them.
+        assert isinstance(rows, Classified)
+        plain = resampling.draw_classification([rows], [name], settings.resamples, settings.seed, pseudo=False)[0][name]
+        tail = (1 + settings.confidence) / 2
+        ends = ends[0], max(ends[1], float(np.quantile(plain, tail)))
     if ends is None:
         default = (0.0, 1.0) if isinstance(rows, Classified) else (0.0, math.inf)
         return *_RANGES.get(name, default), _too_little(rows, "value")

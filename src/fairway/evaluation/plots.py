@@ -33,7 +33,7 @@ def limits_plot(findings: Sequence[Finding]) -> Markup | None:
     for row, (axes, finding) in enumerate(zip(figure.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True)):
         _limit_row(axes, finding)
         top = 1 - 0.05 / len(drawn)
-        axes.set_position((0.3, top - (row + 0.72) * top / len(drawn), 0.5, 0.42 * top / len(drawn)))
+        axes.set_position((0.27, top - (row + 0.72) * top / len(drawn), 0.57, 0.42 * top / len(drawn)))
     return themed_svg(
         figure,
         title="Measurements against the gate's limits",
@@ -178,6 +178,8 @@ def _limit_row(axes: Any, finding: Finding) -> None:
     assert found is not None
     threshold = -finding.limit if finding.bound == "max_drop" else finding.limit
     ends = [end for end in (found.low, found.high, found.value, threshold) if np.isfinite(end)]
+    if not metric(finding.metric).tasks and finding.bound not in _CHANGES:
+        ends.append(0.0)  # a cost is read as a length
     low, high = min(ends), max(ends)
     pad = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
     low, high = low - pad, high + pad

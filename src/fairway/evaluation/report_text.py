@@ -113,7 +113,13 @@ def _name(found: Measurement) -> str:
 
 def _numbers(report: Report, found: Measurement) -> tuple[str, ...]:
     findings = findings_on(report, found)
-    return estimate(found), interval(found), bounds(findings), outcome(findings), f"{found.n:,}" if found.n else ""
+    return (
+        estimate(found),
+        interval(found),
+        bounds(findings),
+        outcome(findings),
+        f"{found.n:,}" if found.n or found.slice else "",
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> Iterator[str]:

@@ -1,0 +1,129 @@
+"""Metrics are scikit-learn's; the fast form that the bootstrap uses gives the same numbers for any weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from fairway.core.errors import InvalidConfig
+from fairway.core.gate import Limit
+from fairway.evaluation import weighted
+from fairway.evaluation.metrics import check_metrics, quality_metrics, value
+from fairway.evaluation.predictions import Classified, Floats
+from fairway.evaluation.resampling import class_losses, draw_classification
+from tests.evaluation.conftest import classified, regressed
+
+SEEDS = st.integers(0, 2**32)
+
+
+def _weights(seed: int, rows: int) -> Floats:
+    return np.random.default_rng([seed, 3]).standard_exponential((2, rows))
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(1, 60), st.integers(2, 6))
+def test_confusion_scores_of_weighted_rows_are_those_of_scikit_learn(seed: int, rows: int, classes: int) -> None:
+    data, weights = classified(seed, rows, classes, 1.0), _weights(seed, rows)
+    occurring = np.unique(np.concatenate([data.truth, data.predicted]))
+    ours = weighted.confusion_scores(weights, data.truth, data.predicted, occurring=occurring)
+    macro = {"average": "macro", "zero_division": 0}
+    for row, w in enumerate(weights):
+        pair = (data.truth, data.predicted)
+        assert ours["accuracy_score"][row] == pytest.approx(sk.accuracy_score(*pair, sample_weight=w))
+        assert ours["f1_score"][row] == pytest.approx(sk.f1_score(*pair, sample_weight=w, **macro))
+        assert ours["precision_score"][row] == pytest.approx(sk.precision_score(*pair, sample_weight=w, **macro))
+        assert ours["recall_score"][row] == pytest.approx(sk.recall_score(*pair, sample_weight=w, **macro))
+        present = np.unique(data.truth)
+        balanced = sk.recall_score(*pair, sample_weight=w, labels=present, **macro)
+        assert ours["balanced_accuracy_score"][row] == pytest.approx(balanced)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(2, 60), st.integers(1, 20))
+def test_auc_of_weighted_rows_is_that_of_scikit_learn_ties_included(seed: int, rows: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, positive = rng.integers(0, levels, rows).astype(float), rng.random(rows) < 0.5
+    positive[:2] = True, False
+    weights = _weights(seed, rows)
+    ours = weighted.auc(weights, weighted.rank(scores, positive))
+    theirs = [sk.roc_auc_score(positive, scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    area, influence = weighted.auc_influence(scores, positive)
+    assert area == pytest.approx(sk.roc_auc_score(positive, scores))
+    assert influence.sum() == pytest.approx(0, abs=1e-9 * rows**2)
+
+
+def test_the_linear_form_of_auc_is_its_derivative() -> None:
+    data = classified(0, 500, 2)
+    assert data.probabilities is not None
+    scores, positive = data.probabilities[:, 1], data.truth == 1
+    area, influence = weighted.auc_influence(scores, positive)
+    nudge = 1e-5 * np.random.default_rng(0).normal(size=(1, 500))
+    moved = weighted.auc(1 + nudge, weighted.rank(scores, positive))[0]
+    shares = (1 + nudge[0]) / (1 + nudge[0]).sum()
+    assert moved - area == pytest.approx(float(shares @ influence), rel=1e-3)
+
+
+def test_both_forms_of_auc_draw_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = classified(0, 2000, 3)
+    exact = draw_classification([data], ["roc_auc_score"], 300, 0)[0]["roc_auc_score"]
+    monkeypatch.setattr("fairway.evaluation.resampling._EXACT_AUC_ELEMENTS", 0)
+    linear = draw_classification([data], ["roc_auc_score"], 300, 0)[0]["roc_auc_score"]
+    assert abs(float(exact.mean() - linear.mean())) < 0.1 * float(exact.std())
+    assert float(linear.std()) == pytest.approx(float(exact.std()), rel=0.15)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(2, 60))
+def test_error_metrics_of_weighted_rows_are_those_of_scikit_learn(seed: int, rows: int) -> None:
+    data, weights = regressed(seed, rows), _weights(seed, rows)
+    ours = weighted.error_metrics(weights, data.truth, data.predicted - data.truth)
+    for row, w in enumerate(weights):
+        for name in weighted.ERROR_METRICS:
+            theirs = getattr(sk, name)(data.truth, data.predicted, sample_weight=w)
+            assert ours[name][row] == pytest.approx(theirs, rel=1e-9, abs=1e-9), name
+
+
+def test_a_constant_label_has_the_r2_of_scikit_learn() -> None:
+    truth, weights = np.full(4, 2.0), np.ones((1, 4))
+    for errors in (np.zeros(4), np.ones(4)):
+        ours = weighted.error_metrics(weights, truth, errors)["r2_score"][0]
+        assert ours == sk.r2_score(truth, truth + errors)
+
+
+def test_losses_are_those_whose_mean_is_scikit_learns_log_loss() -> None:
+    data = classified(3, 50)
+    assert float(class_losses(data).mean()) == pytest.approx(value("log_loss", data))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_auc_is_scikit_learns_where_every_class_occurs(classes: int) -> None:
+    data = classified(1, 200, classes)
+    assert data.probabilities is not None
+    scores = data.probabilities[:, 1] if classes == 2 else data.probabilities
+    theirs = sk.roc_auc_score(data.truth, scores, multi_class="ovr")
+    assert value("roc_auc_score", data) == pytest.approx(theirs)
+
+
+def test_a_predicted_class_without_rows_needs_no_warning() -> None:
+    data = Classified(np.array([0, 0]), np.array([0, 1]), None, ("a", "b", "c"))
+    assert value("balanced_accuracy_score", data) == 0.5
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_every_metric_of_a_task_is_computed(task: str) -> None:
+    data = classified(0, 50) if task == "classification" else regressed(0, 50)
+    assert all(math.isfinite(value(name, data)) for name in quality_metrics(task))
+
+
+def test_a_metric_of_another_task_is_refused() -> None:
+    check_metrics({"accuracy_score": Limit(min=0.5), "memory_mb": Limit(max=1)}, "classification")
+    with pytest.raises(
+        InvalidConfig, match="r2_score is a metric of regression; for classification there are: accuracy"
+    ):
+        check_metrics({"r2_score": Limit(min=0.5)}, "classification")
