@@ -227,7 +227,8 @@ class Scheduler:
             rows = sum(piece.stop - piece.start for piece in pieces)
             if self._curve(signature).expect(rows) <= self._settings.inline_us:
                 runs, took_s = self._execute(pieces)
-                self._finish(pieces, runs, took_s, signature)
+                self._learn(pieces, runs, took_s, signature)
+                self._finish(pieces, runs, took_s)
                 if self._queues:
                     self._wake()
                 break
@@ -279,9 +280,15 @@ class Scheduler:
     # -- running
 
     def _work(self, pieces: list[_Piece], signature: Hashable) -> None:
-        """On the executor's thread."""
+        """On the executor's thread.
+
+        What it learns is the thread's own time: the clock's would hold the wait for the interpreter lock, which the loop's
+        thread does not have to make, so that whatever once ran here would look too costly for the loop for ever.
+        """
+        began = time.thread_time()
         runs, took_s = self._execute(pieces)
-        self._loop.call_soon_threadsafe(self._landed, pieces, runs, took_s, signature)
+        own_s = time.thread_time() - began
+        self._loop.call_soon_threadsafe(self._landed, pieces, runs, took_s, own_s, signature)
 
     def _execute(self, pieces: list[_Piece]) -> tuple[list[Run], float]:
         raw = pieces[0].job.raw
@@ -293,18 +300,21 @@ class Scheduler:
         )
         return runs, time.perf_counter() - started
 
-    def _landed(self, pieces: list[_Piece], runs: list[Run], took_s: float, signature: Hashable) -> None:
+    def _landed(self, pieces: list[_Piece], runs: list[Run], took_s: float, own_s: float, signature: Hashable) -> None:
         self._running -= 1
         if self._queues:
             self._wake()
-        self._finish(pieces, runs, took_s, signature)
+        self._learn(pieces, runs, own_s, signature)
+        self._finish(pieces, runs, took_s)
         self._rest()
 
     # -- answering
 
-    def _finish(self, pieces: list[_Piece], runs: list[Run], took_s: float, signature: Hashable) -> None:
+    def _learn(self, pieces: list[_Piece], runs: list[Run], took_s: float, signature: Hashable) -> None:
         if len(runs) == 1 and runs[0].outputs is not None:
             self._curve(signature).learn(sum(piece.stop - piece.start for piece in pieces), took_s * 1e6)
+
+    def _finish(self, pieces: list[_Piece], runs: list[Run], took_s: float) -> None:
         for run in runs:
             members = pieces[run.members.start : run.members.stop]
             latencies: list[float] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import numpy as np
+
 from fairway.core.errors import InvalidRequest
 from fairway.core.tensors import Tensor, Tensors, TensorSpec
 
@@ -22,15 +24,19 @@ class Signature:
         self._specs: Mapping[str, TensorSpec] = {spec.name: spec for spec in specs}
         self._batching = batching
         self._fixed = all(-1 not in spec.shape[1:] for spec in specs)
+        self._plain = tuple((spec, spec.datatype.dtype, spec.shape[1:], _finite_only(spec)) for spec in specs)
 
     def check(self, inputs: Tensors) -> int:
         """The request's rows, or :class:`InvalidRequest` saying what does not fit and what would."""
         if inputs.keys() != self._specs.keys():
             raise InvalidRequest(self._mismatch(inputs))
         rows = 1
-        for name, spec in self._specs.items():
-            array = inputs[name]
-            spec.check(array)
+        for spec, dtype, tail, finite in self._plain:
+            array = inputs[spec.name]
+            if not (self._batching and self._fixed and array.dtype == dtype and array.shape[1:] == tail and array.ndim):
+                spec.check(array)  # the common case above needs no look at each size
+            elif finite and not np.isfinite(array).all():
+                spec.check(array)
             if self._batching:
                 rows = array.shape[0]
         if self._batching:
@@ -55,6 +61,10 @@ class Signature:
         said += [f"input {missing[0]!r} is missing"] if missing else []
         takes = ", ".join(f"{spec.name!r} {spec.datatype} {list(spec.shape)}" for spec in self._specs.values())
         return f"{' and '.join(said)}; the model takes {takes}"
+
+
+def _finite_only(spec: TensorSpec) -> bool:
+    return spec.datatype.is_float and not spec.allow_nan
 
 
 def select(outputs: Tensors, wanted: Sequence[str] | None) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import math
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ _TYPES: Mapping[Datatype, frozenset[type]] = {
     for kind in Datatype
 }
 _DATATYPES = {kind.value: kind for kind in Datatype}
+_NAMES = {kind.dtype: kind.value for kind in Datatype}
+_TYPECODES = {Datatype.FP32: "f", Datatype.FP64: "d"}
 
 
 def decode_request(body: bytes | bytearray, model: str, version: str | None, route_key: str | None) -> InferRequest:
@@ -38,10 +41,10 @@ def decode_request(body: bytes | bytearray, model: str, version: str | None, rou
         raise InvalidRequest("'inputs' is missing: send a list of tensors, each with name, shape, datatype and data")
     inputs: dict[str, Tensor] = {}
     for entry in entries:
-        name, array = _input(entry)
+        name, tensor = _input(entry)
         if name in inputs:
             raise InvalidRequest(f"input {name!r} is given twice; send each input once")
-        inputs[name] = array
+        inputs[name] = tensor
     identity = message.get("id")
     if identity is not None and type(identity) is not str:
         raise InvalidRequest(f"'id' is {identity!r}; it must be a string")
@@ -60,10 +63,10 @@ def decode_request(body: bytes | bytearray, model: str, version: str | None, rou
 def encode_response(response: InferResponse) -> bytes:
     """A V2 JSON body. Raises :class:`InferenceFailed` where JSON cannot hold an output."""
     outputs = []
-    for name, array in response.outputs.items():
-        datatype = Datatype.of(array.dtype)
-        data: Any = _strings(name, array) if datatype is Datatype.BYTES else np.ascontiguousarray(array).ravel()
-        outputs.append({"name": name, "shape": array.shape, "datatype": datatype.value, "data": data})
+    for name, tensor in response.outputs.items():
+        datatype = _NAMES.get(tensor.dtype, "BYTES")
+        data: Any = _strings(name, tensor) if datatype == "BYTES" else tensor.ravel()
+        outputs.append({"name": name, "shape": tensor.shape, "datatype": datatype, "data": data})
     message: dict[str, Any] = {"model_name": response.model, "model_version": response.version, "outputs": outputs}
     if response.id:
         message["id"] = response.id
@@ -129,7 +132,7 @@ def _input(entry: Any) -> tuple[str, Tensor]:
 
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
-    if type(shape) is not list or any(type(size) is not int or size < 0 for size in shape):
+    if type(shape) is not list or (shape and (set(map(type, shape)) != _INT or min(shape) < 0)):
         raise InvalidRequest(f"input {name!r} has no valid shape; send a list of whole numbers of 0 or more")
     if len(shape) > MAX_DEPTH:
         raise InvalidRequest(f"input {name!r} has {len(shape)} dimensions; at most {MAX_DEPTH} are taken")
@@ -164,6 +167,9 @@ def _array(name: str, data: Any, datatype: Datatype, shape: tuple[int, ...]) -> 
     try:
         if datatype is Datatype.BYTES:
             return _bytes(data).reshape(shape)
+        typecode = _TYPECODES.get(datatype)
+        if typecode is not None:  # the standard library's array is three times as fast on lists of floats
+            return np.frombuffer(array.array(typecode, data), datatype.dtype).reshape(shape)
         with np.errstate(over="ignore"):  # becomes infinite, which the model's spec then allows or refuses
             return np.array(data, dtype=datatype.dtype).reshape(shape)
     except OverflowError as error:
@@ -175,9 +181,9 @@ def _array(name: str, data: Any, datatype: Datatype, shape: tuple[int, ...]) -> 
 
 
 def _bytes(data: list[str]) -> Tensor:
-    array = np.empty(len(data), dtype=object)
-    array[:] = [item.encode() for item in data]
-    return array
+    encoded = np.empty(len(data), dtype=object)
+    encoded[:] = [item.encode() for item in data]
+    return encoded
 
 
 def _wrong_values(name: str, datatype: Datatype, kinds: set[type]) -> str:
@@ -210,9 +216,9 @@ def _output(entry: Any) -> str:
     return name
 
 
-def _strings(name: str, array: Tensor) -> list[str]:
+def _strings(name: str, tensor: Tensor) -> list[str]:
     try:
-        return [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+        return [item.decode() if isinstance(item, bytes) else str(item) for item in tensor.ravel()]
     except UnicodeDecodeError:
         raise InferenceFailed(
             f"output {name!r} holds bytes that are not UTF-8, which JSON cannot carry; ask for the other outputs only"
