@@ -32,7 +32,7 @@ from examples.demo_summary import Act, write_summary
 HERE = Path(__file__).parent
 OUT = Path("demo-output").absolute()
 COLUMNS = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, width=110)
 Rows = NDArray[np.float32]
 
 
@@ -151,6 +151,7 @@ def bad_version() -> Act:
     """A third one, trained on wrong labels, never gets to a caller."""
     heading("5. A bad third version is refused by the gate")
     use("train:mislabeled")
+    say("[bold]$ fairway run[/]")
     done = subprocess.run([*FAIRWAY, "run"], cwd=OUT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 1:
         sys.exit(f"the gate should have refused this version, but `fairway run` exited {done.returncode}")

@@ -14,7 +14,7 @@ from fairway.testing.builders import linear_bundle
 
 
 class Digits(NamedTuple):
-    """Scikit-learn's digits, scaled to 0-1, split with seed 0 into 1347 training and 450 held-out rows."""
+    """Scikit-learn's digits, scaled to 0-1, split by class with seed 0 into 1347 training and 450 held-out rows."""
 
     x_train: NDArray[np.float32]
     y_train: NDArray[np.int64]
@@ -33,7 +33,7 @@ def digits() -> Digits:
 
     x, y = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(
-        (x / 16).astype(np.float32), y.astype(np.int64), test_size=450, random_state=0
+        (x / 16).astype(np.float32), y.astype(np.int64), test_size=450, random_state=0, stratify=y
     )
     model = LogisticRegression(max_iter=1000).fit(x_train, y_train)
     columns = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))

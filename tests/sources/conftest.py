@@ -27,23 +27,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     pytest.skip("PyTorch is not installed")
 
 
-@pytest.fixture(scope="session")
-def digits() -> Digits:
-    """Digits, split by class (stratified). The original scores 0.9689 on this split, the golden figure, and 0.960 on the
-    plain split with the same seed that the other parts share."""
-    from sklearn.datasets import load_digits
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import train_test_split
-
-    x, y = load_digits(return_X_y=True)
-    x_train, x_test, y_train, y_test = train_test_split(
-        (x / 16).astype(np.float32), y.astype(np.int64), test_size=450, random_state=0, stratify=y
-    )
-    model = LogisticRegression(max_iter=1000).fit(x_train, y_train)
-    columns = tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8))
-    return Digits(x_train, y_train, x_test, y_test, columns, model)
-
-
 def assert_golden(bundle: Bundle, digits: Digits) -> None:
     """The golden figure, and no less than what the original itself scores."""
     kept = accuracy(bundle, digits)

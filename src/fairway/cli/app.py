@@ -10,7 +10,7 @@ import msgspec
 import typer
 from typer.exceptions import Abort, TyperException
 
-from fairway.cli.errors import DONE, INTERRUPTED, MISTAKE, exit_code
+from fairway.cli.errors import BROKEN, DONE, INTERRUPTED, MISTAKE, exit_code
 from fairway.cli.evaluate import evaluate
 from fairway.cli.infer import infer
 from fairway.cli.init import init
@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # somebody piped us into `head`
         sys.stderr.close()
         sys.exit(DONE)
+    except OSError as error:  # a full disk, a folder that may not be written: nothing is left half-done
+        what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        sys.exit(_refuse("system", what, BROKEN, json="--json" in given))
     sys.exit(code if isinstance(code, int) else DONE)
 
 

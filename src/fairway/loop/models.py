@@ -79,6 +79,7 @@ def source_bundle(project: Project, progress: Progress = SILENT) -> Bundle:
         reference=reference,
         label=project.data.label,
         features=project.data.features,
+        labels=project.model.labels,
         trust=project.model.trust,
         root=project.root,
     )

@@ -69,9 +69,11 @@ def write_packed(project: Project, bundle: Bundle, report: Report, target: Path,
     from fairway.monitoring.baseline import make_baseline
 
     progress.step(f"packing {bundle.manifest.name}")
-    reference = project.table("reference" if project.data.reference else "test")
+    test = project.table("test")
+    reference = project.table("reference") if project.data.reference else test
     with Model(bundle) as model:
-        baseline = make_baseline(model, reference.feed(model.inputs), project.settings.monitor)
+        rows, unseen = (table.feed(model.inputs, label=project.data.label or None) for table in (reference, test))
+        baseline = make_baseline(model, rows, project.settings.monitor, unseen=unseen)
     files: dict[str, Path | bytes] = {name: bundle.file(name) for name in bundle.manifest.files}
     files |= {"evaluation.json": report.as_json(), "baseline.json": baseline}
     lineage = bundle.manifest.lineage

@@ -42,7 +42,9 @@ class Baseline(msgspec.Struct, frozen=True):
         return self.sketches.rows
 
 
-def make_baseline(model: Model, feed: Tensors, settings: MonitorSettings = DEFAULTS) -> bytes:
+def make_baseline(
+    model: Model, feed: Tensors, settings: MonitorSettings = DEFAULTS, *, unseen: Tensors | None = None
+) -> bytes:
     """Run ``model`` on reference rows and summarize its inputs and outputs.
 
     Parameters
@@ -52,6 +54,9 @@ def make_baseline(model: Model, feed: Tensors, settings: MonitorSettings = DEFAU
         Reference rows, as callers send them: rows that the model was trained on, or like those that it will see.
     settings : MonitorSettings
         ``bins``, ``max_features`` and ``max_categories`` shape the baseline.
+    unseen : mapping of input name to array, optional
+        Rows that the model was not trained on. If given, its outputs are summarized on these: on the rows that it was
+        trained on a model is surer than it will ever be again, and any traffic would look like drift.
 
     Returns
     -------
@@ -63,15 +68,25 @@ def make_baseline(model: Model, feed: Tensors, settings: MonitorSettings = DEFAU
     InvalidData
         If there are no rows, or the inputs differ in their number of rows.
     """
+    asked = feed if unseen is None else unseen
+    rows, answered = _rows(feed), _rows(asked)
+    outputs = _answers(model, asked, answered)
+    features = (
+        *plan(model.manifest, feed, {}, rows, settings),
+        *plan(model.manifest, {}, outputs, answered, settings),
+    )
+    sketches = FeatureSketches(features)
+    sketches.update(feed, {}, rows)
+    sketches.update({}, outputs, answered)
+    return msgspec.json.encode(_Encoded(FORMAT, rows, features, [_in_json(counts) for counts in sketches.counts]))
+
+
+def _rows(feed: Tensors) -> int:
     sizes = {name: len(array) for name, array in feed.items()}
     rows = next(iter(sizes.values()), 0)
     if not rows or any(size != rows for size in sizes.values()):
         raise InvalidData(f"a baseline needs one or more reference rows, as many for every input; got {sizes}")
-    outputs = _answers(model, feed, rows)
-    features = tuple(plan(model.manifest, feed, outputs, rows, settings))
-    sketches = FeatureSketches(features)
-    sketches.update(feed, outputs, rows)
-    return msgspec.json.encode(_Encoded(FORMAT, rows, features, [_in_json(counts) for counts in sketches.counts]))
+    return rows
 
 
 def read_baseline(bundle: Bundle) -> Baseline | None:
@@ -142,7 +157,7 @@ def _in_json(counts: FeatureCounts) -> FeatureCounts:
 def _check(raw: _Encoded) -> None:
     sound = len(raw.features) == len(raw.counts) and all(
         len(counts.bins) == feature.bins
-        and counts.rows + counts.missing <= raw.rows
+        and (counts.rows + counts.missing <= raw.rows or feature.source.side == "output")
         and list(feature.edges) == sorted(set(feature.edges))
         for feature, counts in zip(raw.features, raw.counts, strict=False)
     )

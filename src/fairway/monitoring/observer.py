@@ -177,7 +177,10 @@ class Observer:
         self._ends = self._next_end(now)
 
     def _next_end(self, now: float) -> float:
-        return (now // self._window_s + 1) * self._window_s
+        index = now // self._window_s + 1
+        if index * self._window_s <= now:  # rounding: else one window would be opened, and stored, twice
+            index += 1
+        return index * self._window_s
 
     def _count(self, window: OpenWindow, handover: Handover) -> None:
         try:
