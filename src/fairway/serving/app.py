@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -291,7 +292,14 @@ def run(
         loop = runner.get_loop()
         loop.add_signal_handler(signal.SIGTERM, service.stop, delay_s)
         loop.add_signal_handler(signal.SIGINT, service.stop, 0.0)
-        runner.run(service.main(lambda: started(service.url) if started is not None else None))
+
+        def ready() -> None:
+            gc.collect()
+            gc.freeze()  # what is loaded now stays: no later collection needs to look at it
+            if started is not None:
+                started(service.url)
+
+        runner.run(service.main(ready))
 
 
 def _service(

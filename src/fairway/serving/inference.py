@@ -39,6 +39,7 @@ class Ticket:
 
     def answered(self, answer: Answer) -> None:
         """The scheduler answers."""
+        self._job = None  # the job holds this ticket: without the circle, both are freed at once
         if isinstance(answer, FairwayError):
             self._done(answer)
             return

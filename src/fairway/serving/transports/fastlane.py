@@ -257,10 +257,15 @@ class FairwayProtocol(HttpToolsProtocol):
             log.exception("decoding_failed")
             self._answer(exchange, FairwayError("the server failed on this request; its log says why"))
             return
-        exchange.ticket = self.core.submit(request, lambda outcome: self._answer(exchange, outcome))
+        ticket = self.core.submit(request, lambda outcome: self._answer(exchange, outcome))
+        if not exchange.response_complete:
+            exchange.ticket = ticket
 
     def _answer(self, exchange: _Exchange, outcome: Outcome) -> None:
         """Encode and write."""
+        exchange.ticket = (
+            None  # it holds this exchange, through the callback: without the circle, both are freed at once
+        )
         if exchange.disconnected:
             return
         status, extra = 200, b""
