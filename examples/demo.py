@@ -144,7 +144,8 @@ def canary(url: str, test: Rows) -> Act:
     say(f"digits:{road['version']} answers {road['release']['weight']:.0%} of the callers")
     with traffic(url, test):
         shown = fairway_command("release", "digits", "--watch")
-    return Act("Release", shown.splitlines(), "fairway release digits --watch", [])
+    facts = [line.strip() for line in shown.splitlines() if line.startswith(("digits:", "  ✓", "verdict:"))]
+    return Act("Release", facts, "fairway release digits --watch", [])
 
 
 def bad_version() -> Act:
@@ -158,7 +159,9 @@ def bad_version() -> Act:
     refused = [line for line in done.stdout.splitlines() if line]
     for line in refused:
         say(line)
-    return Act("Refuse", refused, "fairway run", [])
+    return Act(
+        "Refuse", [line for line in refused if line.startswith(("gate:", "accuracy", "change"))], "fairway run", []
+    )
 
 
 def drift(url: str, test: Rows) -> Act:
@@ -184,7 +187,8 @@ def drift(url: str, test: Rows) -> Act:
     text = done.stdout.splitlines()
     for line in text[:14]:
         say(line)
-    return Act("Observe", text[:14], "fairway observe digits --html drift.html", [page.name])
+    facts = [f"as trained: {before['outcome']}", text[0], *(line.strip() for line in text[2:6])]
+    return Act("Observe", facts, "fairway observe digits --html drift.html", [page.name])
 
 
 @contextmanager

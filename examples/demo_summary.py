@@ -48,11 +48,11 @@ _PAGE = """
 
 def write_summary(folder: Path, acts: list[Act], seconds: float) -> Path:
     """Print the summary and write ``summary.html``; returns its path."""
-    table = Table(title=f"Fairway on digits, in {seconds:.0f} s", show_lines=True, width=100)
+    table = Table(title=f"Fairway on digits, in {seconds:.0f} s", show_lines=True, width=110)
     for column in ("step", "what was seen", "command"):
         table.add_column(column)
     for act in acts:
-        table.add_row(act.title, "\n".join(act.facts[:4]), act.command)
+        table.add_row(act.title, "\n".join(act.facts[:6]), act.command)
     console = Console(stderr=True, highlight=False)
     console.print(table)
     for command, does in NEXT:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.core.errors import ModelNotFound, RegistryUnavailable
+from fairway.core.errors import ModelNotFound
 from fairway.core.gate import Gate
 from fairway.core.metrics import Measurement
 from fairway.evaluation.report import Report
 from fairway.loop.models import find_bundle, find_version
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
+from fairway.registry.records import CHAMPION
 
 if TYPE_CHECKING:
     from fairway.sources.tables import Table
@@ -57,20 +58,22 @@ def evaluate(
     champion = _baseline(project, bundle, baseline)
     progress.step(f"measuring {bundle.manifest.name} under load")
     performance = measure(bundle, project.settings.gate)
+    incumbent = measure(champion[1], project.settings.gate) if champion and _compares(project.settings.gate) else []
     progress.step(f"scoring {bundle.manifest.name} on {table.rows:,} rows")
-    return score(project, bundle, table, champion=champion, extra=performance, progress=progress)
+    return score(project, bundle, table, champion, extra=performance, champion_extra=incumbent, progress=progress)
 
 
 def score(
     project: Project,
     bundle: Bundle,
     table: Table,
+    champion: tuple[str, Bundle] | None = None,
     *,
-    champion: tuple[str, Bundle] | None,
     extra: Sequence[Measurement],
+    champion_extra: Sequence[Measurement] = (),
     progress: Progress = SILENT,
 ) -> Report:
-    """Score one bundle beside another on the same rows; ``extra`` are measurements made elsewhere."""
+    """Score one bundle beside another on the same rows; ``extra`` and ``champion_extra`` were measured elsewhere."""
     from contextlib import ExitStack
 
     from fairway.evaluation.evaluate import evaluate as evaluate_model
@@ -89,6 +92,7 @@ def score(
             champion=incumbent,
             champion_name=champion[0] if champion else "champion",
             extra=extra,
+            champion_extra=champion_extra,
             settings=settings.evaluate,
             progress=progress,
         )
@@ -105,6 +109,11 @@ def measure(bundle: Bundle, gate: Gate) -> list[Measurement]:
     return measured
 
 
+def _compares(gate: Gate) -> bool:
+    """Whether a bound on change needs the champion's performance, measured here and now."""
+    return any(limit.max_rise is not None and name.startswith(PERFORMANCE) for name, limit in gate.items())
+
+
 def _table(project: Project, data: Path | str | None) -> Table:
     from fairway.sources.tables import load_table
 
@@ -113,14 +122,17 @@ def _table(project: Project, data: Path | str | None) -> Table:
 
 def _baseline(project: Project, bundle: Bundle, baseline: str) -> tuple[str, Bundle] | None:
     """The champion's name and bundle, unless there is none yet or it is this very bundle."""
-    ref = baseline if ":" in baseline or "@" in baseline else f"{bundle.manifest.name}@{baseline}"
-    try:
-        with project.registry(create=False) as registry:
+    is_alias = ":" not in baseline and "@" not in baseline
+    ref = f"{bundle.manifest.name}@{baseline}" if is_alias else baseline
+    if not project.has_registry():
+        return None
+    with project.registry(create=False) as registry:
+        try:
             version = find_version(registry, ref)
-            if version.digest == bundle.digest:
+        except ModelNotFound:
+            if is_alias and baseline == CHAMPION:
                 return None
-            return f"{version.model}:{version.number}", registry.fetch(version, project.cache)
-    except (ModelNotFound, RegistryUnavailable):
-        if ref != baseline:
+            raise
+        if version.digest == bundle.digest:
             return None
-        raise
+        return version.ref, registry.fetch(version, project.cache)

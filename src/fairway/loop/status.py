@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fairway.core.errors import ModelNotFound
+from fairway.core.events import Action
 from fairway.loop.project import Project
-from fairway.registry.records import Event, Release, Replica
+from fairway.registry.records import CHAMPION, Event, Release, Replica
 
 if TYPE_CHECKING:
     from fairway.registry.store import Registry
@@ -80,11 +81,17 @@ def _model(registry: Registry, name: str) -> ModelStatus:
     aliases = registry.aliases(name)
     if release is not None and release.challenger is not None:
         follow = f"fairway release {name} --watch"
-    elif newest != aliases.get("champion"):
+    elif newest != aliases.get(CHAMPION) and not _refused(registry, name, newest):
         follow = f"fairway release {name}:{newest}"
     else:
         follow = f"fairway observe {name}"
     return ModelStatus(name, newest, aliases, release, follow)
+
+
+def _refused(registry: Registry, name: str, number: int) -> bool:
+    """Whether the gate refused this version: then its release is not the thing to do next."""
+    recent = registry.events(name, limit=50, newest=True)
+    return any(e.action is Action.REFUSED and e.reason.startswith(f"{name}:{number}:") for e in recent)
 
 
 def _answers(release: Release | None) -> str:
