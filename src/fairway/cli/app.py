@@ -38,25 +38,34 @@ Start with a checkpoint and a data file:
   fairway status                          what runs, and what to type next
 """
 
-_STAGES = {
-    "The whole road": (init, run, status),
-    "Make a version": (evaluate, optimize, pack, register),
-    "Serve it": (serve, infer),
-    "Change it, watch it": (release, rollback, observe),
+_COMMANDS = {
+    init: "Write a fairway.toml for a checkpoint and a data file.",
+    run: "The whole road: convert, evaluate, optimize, pack, release.",
+    evaluate: "Score a model, slice by slice; judge it by the gate.",
+    optimize: "Find the best form of a model that passes the gate.",
+    pack: "Write a model, with its evidence, as one bundle.",
+    register: "Make a bundle the next version of its model.",
+    serve: "Answer over REST; follow the registry.",
+    infer: "Ask a server.",
+    release: "Let callers have a version by degrees, by the evidence.",
+    rollback: "Back to the version before, in one step.",
+    observe: "Report drift: is the input what the model was made for?",
+    status: "What runs, what happened, what to type next.",
 }
+"""In the order of the road."""
 
 app = typer.Typer(
     name="fairway",
     help=_HELP,
     epilog="Exit codes: 0 done or passed, 1 failed or drifted, 2 inconclusive, 3 a mistake in what was asked, 4 broken.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # importing Rich's help takes longer than everything else that --help does
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"max_content_width": 100},
 )
-for stage, commands in _STAGES.items():
-    for command in commands:
-        app.command(rich_help_panel=stage)(command)
+for command, summary in _COMMANDS.items():
+    app.command(short_help=summary)(command)
 
 
 @app.callback()

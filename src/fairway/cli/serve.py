@@ -16,9 +16,9 @@ def serve(
         list[str] | None,
         typer.Argument(help="References to follow, or bundles; default: every model that has a champion."),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; \\[serve] host.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; [serve] host.", show_default=False)] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port; 0 for any free one; \\[serve] port.", show_default=False)
+        int | None, typer.Option(help="Port; 0 for any free one; [serve] port.", show_default=False)
     ] = None,
     project: ProjectPath = None,
     json: Json = False,

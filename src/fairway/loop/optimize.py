@@ -12,7 +12,7 @@ from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 
 if TYPE_CHECKING:
-    from fairway.optimization.optimize import Optimization
+    from fairway.optimization.report import Optimization
 
 
 def optimize(
