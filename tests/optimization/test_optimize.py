@@ -121,7 +121,9 @@ def test_the_fastest_that_passes_is_chosen_and_is_a_whole_bundle(run: Run, mlp_b
     assert set(manifest.files) == {"model.onnx", "samples.npz"}  # what told of the other graph is left behind
     assert manifest.engine.cost is not None
     assert manifest.engine.cost.of(64) > 0
-    assert msgspec.structs.replace(manifest.engine, cost=None) == mlp_bundle.manifest.engine
+    assert not manifest.engine.batching  # it scales over a call's rows, so callers must not share one
+    tuning = msgspec.structs.replace(manifest.engine, cost=None, batching=True)
+    assert tuning == mlp_bundle.manifest.engine
     assert found.passed
     with Model(chosen) as model:
         answer = model.infer({"X": digits.x_test})["probabilities"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import Bundle, write_bundle
+from fairway.bundle.samples import encode_samples
 from fairway.core.errors import InferenceFailed, InvalidBundle, ModelNotFound, ModelNotReady
 from fairway.core.messages import InferRequest
 from fairway.core.tensors import Datatype
@@ -28,6 +28,7 @@ from fairway.serving.routing import Route
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.warmup import made_up_rows, sample_rows, take, warm_up
+from fairway.testing.builders import linear_bundle
 
 X = {"x": np.full((1, 4), 0.5, np.float32)}
 
@@ -38,10 +39,8 @@ def core() -> InferenceCore:
 
 
 def with_samples(bundle: Bundle, path: Path, **samples: Any) -> Bundle:
-    stream = io.BytesIO()
-    np.savez(stream, **samples)
     files = {name: bundle.file(name) for name in bundle.manifest.files}
-    return write_bundle(path, bundle.manifest, {**files, "samples.npz": stream.getvalue()})
+    return write_bundle(path, bundle.manifest, {**files, "samples.npz": encode_samples(samples)})
 
 
 async def test_while_a_version_loads_it_is_not_ready_and_what_is_live_answers(bundles: tuple[Bundle, ...]) -> None:
@@ -214,10 +213,13 @@ def test_a_model_that_fails_on_its_own_recorded_rows_does_not_go_live(
         warm_up(model, bundle)
 
 
-def test_recorded_text_becomes_bytes_and_other_inputs_are_not_used(bundles: tuple[Bundle, ...], tmp_path: Path) -> None:
+def test_recorded_text_is_bytes_and_rows_of_other_inputs_are_not_used(
+    bundles: tuple[Bundle, ...], tmp_path: Path
+) -> None:
     every = bundles[1]
     rows = {
-        s.name: np.array(["a", "b"]) if s.datatype is Datatype.BYTES else np.zeros(2) for s in every.manifest.inputs
+        s.name: np.array([b"a", b"b"], dtype=object) if s.datatype is Datatype.BYTES else np.zeros(2)
+        for s in every.manifest.inputs
     }
     found = sample_rows(with_samples(every, tmp_path / "good", **rows))
     assert found is not None
@@ -231,3 +233,23 @@ def test_made_up_rows_fit_every_datatype(bundles: tuple[Bundle, ...]) -> None:
     for spec in bundles[1].manifest.inputs:
         spec.check(rows[spec.name])
     assert [len(array) for array in take(rows, 3).values()] == [3] * len(rows)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_requests_do_not_share_a_call_of_a_graph_whose_rows_depend_on_each_other(
+    bundles: tuple[Bundle, ...], tmp_path: Path, quantized: bool
+) -> None:
+    """A dynamically quantized graph scales over a call's rows: one caller's large numbers would blur the others'."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    rng = np.random.default_rng(0)
+    plain = linear_bundle(tmp_path / "plain", weights=rng.normal(size=(64, 8)), bias=np.zeros(8))
+    graph = tmp_path / "model.onnx"
+    if quantized:
+        quantize_dynamic(plain.file("model.onnx"), graph)
+    else:
+        graph.write_bytes(plain.file("model.onnx").read_bytes())
+    bundle = write_bundle(tmp_path / "bundle", plain.manifest, {"model.onnx": graph})
+    bundle = with_samples(bundle, tmp_path / "sampled", x=rng.normal(size=(16, 64)).astype(np.float32))
+    with Model(bundle) as model:
+        assert warm_up(model, bundle).batching is not quantized

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -38,7 +38,7 @@ Start with a checkpoint and a data file:
   fairway status                          what runs, and what to type next
 """
 
-_COMMANDS = {
+_COMMANDS: dict[Callable[..., None], str] = {
     init: "Write a fairway.toml for a checkpoint and a data file.",
     run: "The whole road: convert, evaluate, optimize, pack, release.",
     evaluate: "Score a model, slice by slice; judge it by the gate.",

@@ -40,6 +40,8 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """Which engine runs which file, and its tuning.
 
     ``threads`` 1 is right for small models: the server's parallelism is over requests. ``max_batch`` is in rows.
+    ``batching``: rows of several requests may share a call, which needs a first axis of any size and answers that do not
+    depend on the other rows; a dynamically quantized graph scales over all of a call's rows, so it must not.
     """
 
     name: str = "onnxruntime"

@@ -104,24 +104,34 @@ class Project:
         return self.state / "cache"
 
     def work(self) -> Path:
-        """The folder for this model's intermediate results; a new one whenever an input to them changes."""
+        """The folder for this model's intermediate results; a new one whenever an input to them changes.
+
+        Where the project lies, its registry, and how it is served and released are no inputs.
+        """
         from fairway import version
 
         settings = self.settings
         given = [self.model.source, self.data.test, self.data.reference]
         module = self.model.source.partition(":")[0].replace(".", "/") + ".py"
-        files = [self.root / name for name in (*given, module) if name]
+        tables = [
+            "model",
+            "data",
+            "slices",
+            "gate",
+            "evaluate",
+            "monitor",
+            *(["optimize"] if self.data.reference else []),
+        ]
         identity = {
             "version": version(),
-            "settings": msgspec.to_builtins(msgspec.structs.replace(settings, serve=type(settings.serve)())),
-            "files": {str(file): _fingerprint(file) for file in files},
+            "settings": {table: msgspec.to_builtins(getattr(settings, table)) for table in tables},
+            "files": {name: _fingerprint(self.root / name) for name in (*given, module) if name},
         }
         key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
         return self.state / "work" / self.model.name / key
 
 
 def _fingerprint(path: Path) -> str:
-
     if path.is_file():
         return file_digest(path)
     if path.is_dir():

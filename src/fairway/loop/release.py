@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fairway.core.events import Action
 from fairway.core.gate import Verdict
 from fairway.loop.models import find_version
 from fairway.loop.pack import report_of
@@ -13,7 +14,7 @@ from fairway.loop.project import Project
 from fairway.loop.register import actor
 
 if TYPE_CHECKING:
-    from fairway.registry.records import Release, Version
+    from fairway.registry.records import Event, Release, Version
     from fairway.registry.store import Registry
     from fairway.rollout.controller import Step
 
@@ -126,6 +127,25 @@ def look(model: str, *, project: Project | None = None) -> Step:
     with project.registry(create=False) as registry:
         find_version(registry, model)
         return _look(registry, model, project)
+
+
+def withdrawn(registry: Registry, version: Version) -> Event | None:
+    """The rollback that took ``version`` from callers, if that is the last that they saw of it."""
+    last: Event | None = None
+    served = False
+    for event in registry.events(version.model, limit=_RECENT, newest=True):
+        if "release" not in event.change:
+            continue
+        state = event.change["release"]
+        serves = version.number in (state["champion"], state["challenger"])
+        if served and not serves:
+            last = event
+        served = serves
+    return last if not served and last is not None and last.action is Action.ROLLED_BACK else None
+
+
+_RECENT = 10_000
+"""Events: further back than anybody would look."""
 
 
 def _look(registry: Registry, model: str, project: Project) -> Step:

@@ -17,7 +17,7 @@ from fairway.loop.pack import report_of, reread, write_packed
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 from fairway.loop.register import register
-from fairway.loop.release import release
+from fairway.loop.release import release, withdrawn
 
 if TYPE_CHECKING:
     from fairway.registry.records import Release
@@ -56,8 +56,8 @@ def run(*, project: Project | None = None, progress: Progress = SILENT) -> Road:
     """Convert, evaluate, optimize, pack and register the project's model, and release what the gate lets through.
 
     The first version becomes the champion; a later one starts as a canary at ``[release] weight``. Run again with
-    nothing changed, it finds its results and registers nothing new. Optimization is skipped without
-    ``[data] reference``.
+    nothing changed, it finds its results and registers nothing new; a version that was rolled back stays back.
+    Optimization is skipped without ``[data] reference``.
     """
     project = project or Project.find()
     work = project.work()
@@ -69,7 +69,11 @@ def run(*, project: Project | None = None, progress: Progress = SILENT) -> Road:
     refused = ""
     with project.registry() as registry:
         state = registry.release(version.model)
-    if state is None or version.number not in (state.champion, state.challenger):
+        back = withdrawn(registry, version)
+    if back is not None:
+        why = f": {back.reason}" if back.reason else ""
+        refused = f"{version.ref} was rolled back by {back.actor or 'unknown'}{why}; to try it again: fairway release {version.ref}"
+    elif state is None or version.number not in (state.champion, state.challenger):
         try:
             state = release(version.ref, project=project)
         except GateRefused as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from fairway.bundle.format import MANIFEST, Bundle
 from fairway.loop.models import ARCHIVES, find_bundle
@@ -74,21 +76,30 @@ def _plan(models: Any, project: Project, overrides: dict[str, Any]) -> Iterator[
     if given and all(_is_file(item) for item in given):
         yield {**plan, "bundle_or_models": [find_bundle(project, item) for item in given]}
         return
-    with project.registry(create=False) as registry, _observer(registry, project) as sink:
-        yield {**plan, "bundle_or_models": [str(item) for item in given], "registry": registry, "sink": sink}
+    with project.registry(create=False) as registry:
+        metrics = CollectorRegistry()
+        with _observer(registry, project, metrics) as sink:
+            refs = [str(item) for item in given]
+            yield {**plan, "bundle_or_models": refs, "registry": registry, "sink": sink, "metrics": metrics}
 
 
 @contextmanager
-def _observer(registry: Registry, project: Project) -> Iterator[Any]:
+def _observer(registry: Registry, project: Project, metrics: CollectorRegistry) -> Iterator[Any]:
+    """What is served becomes windows in the registry, and gauges on ``/metrics``."""
     from fairway.monitoring.baseline import read_baseline
+    from fairway.monitoring.metrics import MonitorMetrics
     from fairway.monitoring.observer import Observer
+    from fairway.monitoring.watch import DriftWatch
 
+    settings = project.settings.monitor
+
+    @cache
     def baseline(model: str, version: str) -> Baseline | None:
         return read_baseline(registry.fetch(f"{model}:{version}", project.cache))
 
-    with Observer(
-        registry.add_window, replica=uuid.uuid4().hex, baselines=baseline, settings=project.settings.monitor
-    ) as sink:
+    watch = DriftWatch(MonitorMetrics(metrics), registry.windows, baseline, settings)
+    replica = uuid.uuid4().hex  # a restarted process is another one: its windows must not be taken for those before
+    with Observer(registry.add_window, replica=replica, baselines=baseline, settings=settings, listener=watch) as sink:
         yield sink
 
 

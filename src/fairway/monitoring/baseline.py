@@ -71,6 +71,7 @@ def make_baseline(
     asked = feed if unseen is None else unseen
     rows, answered = _rows(feed), _rows(asked)
     outputs = _answers(model, asked, answered)
+    answered = len(next(iter(outputs.values())))
     features = (
         *plan(model.manifest, feed, {}, rows, settings),
         *plan(model.manifest, {}, outputs, answered, settings),
@@ -139,12 +140,12 @@ class _Encoded(_Versioned, forbid_unknown_fields=True):
 
 def _answers(model: Model, feed: Tensors, rows: int) -> dict[str, Tensor]:
     """In batches, as a server runs it: reference data may be larger than what one call's memory allows."""
-    if not model.manifest.engine.batching:
-        return dict(model.infer(feed))
-    step = min(_BATCH_ROWS, model.manifest.engine.max_batch)
+    engine = model.manifest.engine
+    fixed = max(1, *(spec.shape[0] for spec in model.inputs))
+    step = min(_BATCH_ROWS, engine.max_batch) if engine.batching else fixed
     parts = [
         model.infer({name: array[start : start + step] for name, array in feed.items()})
-        for start in range(0, rows, step)
+        for start in range(0, rows - rows % fixed, step)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

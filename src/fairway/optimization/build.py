@@ -20,7 +20,7 @@ from fairway.optimization.recipes import PASSES, Recipe, Stage
 LEFT_BEHIND = ("evaluation.json", "baseline.json")
 """Files that tell what another graph answered."""
 
-_REVISION = 1
+_REVISION = 2
 """Raised when a pass changes what it writes: finished candidates are then made again."""
 
 
@@ -91,7 +91,8 @@ def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination:
         if clash := sorted(set(kept) & set(added)):
             raise InvalidBundle(f"this bundle already has a file {clash[0]!r}; rename it and pack the bundle again")
         lineage = msgspec.structs.replace(before.lineage, parent=source.digest, environment=_environment(source))
-        engine = msgspec.structs.replace(spec, cost=None)
+        alone = any(not PASSES[record.name].independent_rows for record in records)
+        engine = msgspec.structs.replace(spec, cost=None, batching=spec.batching and not alone)
         recipe_so_far = (*before.recipe, *records)
         manifest = msgspec.structs.replace(before, recipe=recipe_so_far, lineage=lineage, engine=engine)
         return write_bundle(destination, manifest, {**kept, **added})

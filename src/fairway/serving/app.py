@@ -50,6 +50,8 @@ class Service:
     sink : EventSink or None
     cache_dir : Path
         Where bundles fetched from the registry are kept.
+    metrics : CollectorRegistry
+        What ``/metrics`` shows.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class Service:
         settings: ServeSettings,
         sink: EventSink | None,
         cache_dir: Path,
+        metrics: CollectorRegistry,
     ) -> None:
         self._bundles = bundles
         self._settings = settings
-        self.registry = CollectorRegistry()
+        self.registry = metrics
         self.telemetry = Telemetry()
         self.telemetry.register(self.registry)
         self.telemetry.ready = lambda: self.ready
@@ -245,6 +248,7 @@ def serve(
     settings: ServeSettings | None = None,
     sink: EventSink | None = None,
     cache_dir: Path | None = None,
+    metrics: CollectorRegistry | None = None,
 ) -> RunningServer:
     """Serve in the background of this process; ready when this returns.
 
@@ -260,6 +264,8 @@ def serve(
         Is told every batch.
     cache_dir : Path, optional
         Where fetched bundles are kept; ``.fairway/cache`` by default.
+    metrics : CollectorRegistry, optional
+        What ``/metrics`` shows; the server adds its own to it.
 
     Raises
     ------
@@ -270,7 +276,7 @@ def serve(
     ModelNotFound
         If the registry has no such model, or no version to serve.
     """
-    return RunningServer(_service(bundle_or_models, registry, settings, sink, cache_dir))
+    return RunningServer(_service(bundle_or_models, registry, settings, sink, cache_dir, metrics))
 
 
 def run(
@@ -280,13 +286,14 @@ def run(
     settings: ServeSettings | None = None,
     sink: EventSink | None = None,
     cache_dir: Path | None = None,
+    metrics: CollectorRegistry | None = None,
     started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve in the foreground until SIGTERM or SIGINT. See :func:`serve`; ``started`` is called with the URL once ready.
 
     SIGTERM drains as ``stop_delay_s`` and ``grace_s`` say; SIGINT drains without delay; a second signal stops waiting.
     """
-    service = _service(bundle_or_models, registry, settings, sink, cache_dir)
+    service = _service(bundle_or_models, registry, settings, sink, cache_dir, metrics)
     delay_s = (settings or ServeSettings()).stop_delay_s
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
@@ -308,6 +315,7 @@ def _service(
     settings: ServeSettings | None,
     sink: EventSink | None,
     cache_dir: Path | None,
+    metrics: CollectorRegistry | None,
 ) -> Service:
     given = [what] if isinstance(what, (Bundle, Path, str)) else list(what)
     refs = [item for item in given if registry is not None and isinstance(item, str)]
@@ -323,6 +331,7 @@ def _service(
         settings=settings or ServeSettings(),
         sink=sink,
         cache_dir=cache_dir or Path(".fairway/cache"),
+        metrics=metrics or CollectorRegistry(),
     )
 
 

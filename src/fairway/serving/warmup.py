@@ -10,7 +10,8 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 
 from fairway.bundle.format import Bundle
-from fairway.core.errors import InferenceFailed
+from fairway.bundle.samples import SAMPLES, read_samples
+from fairway.core.errors import InferenceFailed, InvalidBundle
 from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 from fairway.model import Model
 from fairway.serving.cost import CostCurve
@@ -18,9 +19,11 @@ from fairway.serving.validation import Signature
 
 log = logging.getLogger(__name__)
 
-SAMPLES = "samples.npz"
 _ROUNDS = 5
 _BUDGET_S = 0.5
+_PROBES = 4
+_ROUNDING = 1e-3
+"""Relative: far above float rounding of sums in another order, far below one step of int8."""
 
 
 class Warmed:
@@ -51,9 +54,10 @@ def warm_up(model: Model, bundle: Bundle) -> Warmed:
     batching = declared_batching(model)
     try:
         if not batching:
-            return Warmed(False, _learn(model, rows, None))
-        if not _follows_rows(model, rows):
-            log.warning("%s: an output's first size is not the rows; requests run one by one", model.manifest.name)
+            free = all(spec.shape[:1] == (-1,) for spec in model.inputs)
+            return Warmed(False, _learn(model, take(rows, 1) if free else rows, None))
+        if reason := _unjoinable(model, rows):
+            log.warning("%s: %s; requests run one by one", model.manifest.name, reason)
             return Warmed(False, _learn(model, take(rows, 1), None))
         return Warmed(True, _learn(model, rows, model.manifest.engine.max_batch))
     except Exception as error:
@@ -71,15 +75,12 @@ def declared_batching(model: Model) -> bool:
 
 def sample_rows(bundle: Bundle) -> dict[str, Tensor] | None:
     """The bundle's recorded rows as model inputs, or ``None`` if it has none that fit."""
-    if SAMPLES not in bundle.manifest.files:
+    try:
+        found = read_samples(bundle)
+    except InvalidBundle as error:
+        log.warning("not warmed up on recorded rows: %s", error)
         return None
-    with np.load(bundle.file(SAMPLES), allow_pickle=False) as archive:
-        found: dict[str, Tensor] = {name: archive[name] for name in archive.files}
-    specs = {spec.name: spec for spec in bundle.manifest.inputs}
-    if found.keys() != specs.keys() or not all(len(array) for array in found.values()):
-        log.warning("%s of %s does not hold the model's inputs and is not used", SAMPLES, bundle.path)
-        return None
-    return {name: _as(array, specs[name]) for name, array in found.items()}
+    return found if found and all(len(array) for array in found.values()) else None
 
 
 def made_up_rows(specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
@@ -95,6 +96,27 @@ def made_up_rows(specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
 def take(rows: Mapping[str, Tensor], count: int, start: int = 0) -> dict[str, Tensor]:
     """``count`` rows from ``start`` on, beginning anew where they run out."""
     return {name: array[np.arange(start, start + count) % len(array)] for name, array in rows.items()}
+
+
+def _unjoinable(model: Model, rows: Mapping[str, Tensor]) -> str:
+    """Why requests must not share a call of this model, whatever its manifest says; empty if they may."""
+    if not _follows_rows(model, rows):
+        return "an output's first size is not the rows"
+    if not all(_stands_alone(model, take(rows, 1, start), take(rows, 3, start + 1)) for start in range(_PROBES)):
+        return "a row's answer depends on the rows beside it"
+    return ""
+
+
+def _stands_alone(model: Model, row: Tensors, others: Tensors) -> bool:
+    """Whether a row is answered the same alone and beside rows of a larger scale, within what rounding explains."""
+    loud = {name: array * 8 if array.dtype.kind == "f" else array for name, array in others.items()}
+    alone = model.infer(row)
+    beside = model.infer({name: np.concatenate([row[name], loud[name]]) for name in row})
+    return all(
+        np.allclose(beside[name][:1], array, rtol=_ROUNDING, atol=_ROUNDING * float(np.abs(array).max(initial=0)))
+        for name, array in alone.items()
+        if array.dtype.kind == "f"
+    )
 
 
 def _follows_rows(model: Model, rows: Mapping[str, Tensor]) -> bool:
@@ -118,12 +140,3 @@ def _learn(model: Model, rows: Mapping[str, Tensor], max_batch: int | None) -> d
         curve.learn(size, best * 1e6)
     key = None if max_batch is None else Signature(model.inputs, batching=True).of(rows)
     return {key: curve}
-
-
-def _as(array: Tensor, spec: TensorSpec) -> Tensor:
-    if spec.datatype is not Datatype.BYTES:
-        return array.astype(spec.datatype.dtype, copy=False)
-    items = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()]
-    encoded = np.empty(len(items), dtype=object)
-    encoded[:] = items
-    return encoded.reshape(array.shape)

@@ -60,9 +60,12 @@ class Pass(msgspec.Struct, frozen=True):
     lossless : bool
         Outputs stay the same within float rounding; this is checked on the sample's rows whenever it is applied.
     apply : callable
+    independent_rows : bool
+        Whether a row's answer is the same whichever rows share its call. If not, the server keeps requests apart.
     """
 
     name: str
     summary: str
     lossless: bool
     apply: Apply
+    independent_rows: bool = True

@@ -39,5 +39,6 @@ PASS = Pass(
     name="int8-dynamic",
     summary="int8 weights, activations scaled call by call",
     lossless=False,
+    independent_rows=False,
     apply=_apply,
 )
