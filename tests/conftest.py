@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,3 +51,58 @@ def digits_bundle(digits: Digits, tmp_path: Path) -> Bundle:
         bias=digits.model.intercept_,
         columns=digits.columns,
     )
+
+
+@pytest.fixture(scope="session")
+def digits_files(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data files and checkpoints that :func:`tests.projects.write_files` names. Copy, don't change."""
+    from tests.projects import write_files
+
+    folder = tmp_path_factory.mktemp("digits-files")
+    write_files(folder, digits)
+    return folder
+
+
+@pytest.fixture
+def folder(digits_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a project of its own, without any state."""
+    from tests.projects import write_toml
+
+    made = tmp_path / "project"
+    shutil.copytree(digits_files, made)
+    write_toml(made)
+    _enter(made, monkeypatch)
+    return made
+
+
+@pytest.fixture(scope="session")
+def released_files(digits_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that was run twice: version 1 is the champion, version 2 its challenger. Copy, don't change."""
+    from fairway.loop.project import Project
+    from fairway.loop.run import run
+    from tests.projects import edit, write_toml
+
+    made = tmp_path_factory.mktemp("released") / "project"
+    shutil.copytree(digits_files, made)
+    write_toml(made)
+    first = run(project=Project.find(made))
+    edit(made, "good.onnx", "other.onnx")
+    second = run(project=Project.find(made))
+    assert (first.version, second.version) == (1, 2)
+    return made
+
+
+@pytest.fixture
+def released(released_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a project with a champion and a challenger."""
+    made = tmp_path / "project"
+    shutil.copytree(released_files, made)
+    _enter(made, monkeypatch)
+    return made
+
+
+def _enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in os.environ:
+        if name.startswith("FAIRWAY_"):
+            monkeypatch.delenv(name)

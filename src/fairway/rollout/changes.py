@@ -64,10 +64,10 @@ def start(
         raise InvalidConfig("releasing against the gate needs a reason, which is recorded; add: --reason 'WHY'")
     version = registry.version(ref)
     current = registry.release(version.model)
-    _check_room(version, current)
     evidence = {"evaluation": None if check is None else msgspec.to_builtins(check), "forced": force}
     if not force and (check is None or not check.passed):
         _refuse(registry, version, check, actor, evidence)
+    _check_room(version, current)
     forced = bool(force and (check is None or not check.passed))
     champion = current.champion if current else registry.aliases(version.model).get(CHAMPION, version.number)
     if champion == version.number:
