@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FairwayError as error:
         sys.exit(_refuse(error.code, str(error), exit_code(error), json="--json" in given))
     except TyperException as error:
-        usage = "; see: fairway --help" if not given else f"; see: fairway {given[0]} --help"
+        verb = f"{given[0]} " if given and given[0] in {command.__name__ for command in _COMMANDS} else ""
+        usage = f"; see: fairway {verb}--help"
         sys.exit(_refuse("usage", error.format_message().rstrip(".") + usage, MISTAKE, json="--json" in given))
     except (KeyboardInterrupt, Abort):
         sys.exit(INTERRUPTED)
