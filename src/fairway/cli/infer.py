@@ -40,6 +40,8 @@ def infer(
     if (data is None) == (inputs is None):
         raise InvalidConfig("give either --data FILE or --inputs JSON")
     ref = ModelRef.parse(model)
+    if ref.alias is not None:
+        raise InvalidConfig(f"a server knows versions, not aliases: ask NAME or NAME:VERSION instead of {model}")
     with fairway.connect(url) as client:
         takes = _specs(client.metadata(ref.name, ref.version))
         feed = _from_file(data, rows, takes) if data is not None else _from_json(inputs or "", takes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.core.errors import ModelNotFound
+from fairway.core.errors import InvalidConfig, ModelNotFound
 from fairway.core.gate import Gate
 from fairway.core.metrics import Measurement
 from fairway.evaluation.report import Report
@@ -15,6 +15,7 @@ from fairway.loop.models import find_bundle, find_version
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 from fairway.registry.records import CHAMPION
+from fairway.settings import FILE
 
 if TYPE_CHECKING:
     from fairway.sources.tables import Table
@@ -53,8 +54,9 @@ def evaluate(
         With ``.passed``, ``.verdict``, ``.as_text()``, ``.as_json()`` and ``.as_html()``.
     """
     project = project or Project.find()
-    bundle = find_bundle(project, model, progress)
     table = _table(project, data)
+    check_data(project, table)
+    bundle = find_bundle(project, model, progress)
     champion = _baseline(project, bundle, baseline)
     progress.step(f"measuring {bundle.manifest.name} under load")
     performance = measure(bundle, project.settings.gate)
@@ -112,6 +114,20 @@ def measure(bundle: Bundle, gate: Gate) -> list[Measurement]:
 def _compares(gate: Gate) -> bool:
     """Whether a bound on change needs the champion's performance, measured here and now."""
     return any(limit.max_rise is not None and name.startswith(PERFORMANCE) for name, limit in gate.items())
+
+
+def check_data(project: Project, table: Table) -> None:
+    """Find mistakes in ``[data]`` and ``[[slices]]`` now, not after minutes of converting and measuring."""
+    if not project.data.label:
+        raise InvalidConfig(
+            f"[data] in {project.root / FILE} has no label; name the column to predict: label = 'COLUMN'"
+        )
+    table.column(project.data.label)
+    for part in project.settings.slices:
+        try:
+            table.mask(part.where)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"slice {part.name!r}: {error}") from None
 
 
 def _table(project: Project, data: Path | str | None) -> Table:

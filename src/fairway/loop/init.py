@@ -74,8 +74,11 @@ def init(
     text = _text(model, source, looked, seen, table, target, str(data), str(reference or ""), label, trust)
     tomllib.loads(text)  # what we write, we can read
     partial = target.with_name(f".{target.name}.part")
-    partial.write_text(text, "utf-8")
-    partial.replace(target)
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise InvalidConfig(f"cannot write {target}: {error.strerror}; choose another place with --out") from None
     return target
 
 

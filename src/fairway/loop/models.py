@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import MANIFEST, Bundle, read_bundle
-from fairway.core.errors import FairwayError, InvalidConfig, ModelNotFound
+from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, ModelNotFound
 from fairway.core.manifest import ModelRef
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
@@ -41,6 +41,8 @@ def find_bundle(project: Project, model: Bundle | Path | str | None, progress: P
         return read_archive(path, project.cache / f"archive-{file_digest(path)[:16]}")
     if path.exists():
         raise InvalidConfig(f"{path} is not a bundle; name it as the source in fairway.toml, then: fairway pack")
+    if path.suffix in (".fairway", *ARCHIVES) or len(path.parts) > 1:  # surely no reference
+        raise InvalidBundle(f"{path} does not exist; make a bundle with: fairway pack")
     with project.registry(create=False) as registry:
         return registry.fetch(find_version(registry, str(model)), project.cache)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.loop.evaluate import measure
+from fairway.loop.evaluate import check_data, measure
 from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
@@ -31,12 +31,14 @@ def optimize(
     from fairway.optimization.optimize import optimize as search
 
     project = project or Project.find()
+    table, reference = project.table("test"), project.table("reference")
+    check_data(project, table)
     bundle = find_bundle(project, model, progress)
     progress.step(f"optimizing {bundle.manifest.name}")
     return search(
         bundle,
-        table=project.table("test"),
-        reference=project.table("reference"),
+        table=table,
+        reference=reference,
         label=project.data.label,
         gate=project.settings.gate,
         slices=project.settings.slices,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tarfile import is_tarfile
 
 import msgspec
 
-from fairway.bundle.format import Bundle, read_bundle, write_bundle
-from fairway.core.errors import InvalidBundle
+from fairway.bundle.format import MANIFEST, Bundle, copy_bundle, read_bundle, write_bundle
+from fairway.core.errors import InvalidBundle, InvalidConfig
 from fairway.evaluation.report import Report
 from fairway.loop.evaluate import evaluate
-from fairway.loop.models import find_bundle
+from fairway.loop.models import ARCHIVES, find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 
@@ -41,17 +45,22 @@ def pack(
     Raises
     ------
     InvalidBundle
-        If ``out`` exists and ``replace`` is not set.
+        If ``out`` exists and ``replace`` is not set, or is something else than a bundle.
+    InvalidConfig
+        If nothing can be written at ``out``, or there is no such key.
     """
     project = project or Project.find()
+    if sign is not None and not sign.is_file():
+        raise InvalidConfig(f"there is no key {sign}; name a private EC key in PEM")
+    if out is not None:
+        _check_target(Path(out), replace=replace)
     bundle = find_bundle(project, model, progress)
     target = Path(out) if out else Path(f"{bundle.manifest.name}.fairway")
-    if target.exists() and not replace:
-        raise InvalidBundle(f"{target} exists; choose another with --out, or take its place with --replace")
+    _check_target(target, replace=replace)
     report = evaluate(bundle, project=project, progress=progress)
     archive = target.name.endswith(".tar")
-    folder = project.work() / f"packed-{bundle.digest[7:19]}" if archive else target
-    packed = write_packed(project, bundle, report, folder, progress)
+    aside = project.state / "work" / f"packed-{bundle.digest[7:19]}"  # what is to be signed is not there before it is
+    packed = write_packed(project, bundle, report, aside if archive or sign else target, progress)
     if sign is not None:
         from fairway.bundle.signing import sign_bundle
 
@@ -60,7 +69,41 @@ def pack(
         from fairway.bundle.archive import write_archive
 
         write_archive(packed, target)
+    elif sign is not None:
+        with _giving_way(target):
+            return copy_bundle(target, packed.manifest, lambda name: packed.file(name).open("rb"), packed.signature())
     return packed
+
+
+def _check_target(target: Path, *, replace: bool) -> None:
+    """Before the work, not after it: what is there gives way only if that was asked for, and if it is a bundle."""
+    place = target.absolute()
+    if place.name.endswith(ARCHIVES) and not place.name.endswith(".tar"):
+        raise InvalidConfig(f"{target}: the archive of a bundle is not compressed; name it .tar")
+    if not os.path.lexists(place):
+        parent = next(folder for folder in place.parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise InvalidConfig(f"nothing can be written in {parent}; choose another place with --out")
+    elif not replace:
+        raise InvalidBundle(f"{target} exists; choose another with --out, or take its place with --replace")
+    elif not ((place / MANIFEST).is_file() or (place.suffix == ".tar" and place.is_file() and is_tarfile(place))):
+        raise InvalidBundle(f"{target} is not a bundle, so nothing takes its place; choose another with --out")
+
+
+@contextmanager
+def _giving_way(target: Path) -> Iterator[None]:
+    """Within the block ``target`` is free; what was there is gone afterwards, or back if the block fails."""
+    aside = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_packed(project: Project, bundle: Bundle, report: Report, target: Path, progress: Progress = SILENT) -> Bundle:
@@ -79,18 +122,8 @@ def write_packed(project: Project, bundle: Bundle, report: Report, target: Path,
     lineage = bundle.manifest.lineage
     digests = {**lineage.data_digests, "test": report.data, "reference": reference.digest}
     manifest = msgspec.structs.replace(bundle.manifest, lineage=msgspec.structs.replace(lineage, data_digests=digests))
-    aside = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        target.rename(aside)
-    try:
-        packed = write_bundle(target, manifest, files)
-    except BaseException:
-        if aside.exists():
-            aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-    return packed
+    with _giving_way(target):
+        return write_bundle(target, manifest, files)
 
 
 def report_of(bundle: Bundle) -> Report | None:

@@ -37,6 +37,8 @@ def register(
         raise InvalidConfig(
             "the alias 'champion' moves by a release, which asks the gate; run: fairway release NAME:VERSION"
         )
+    if verify is not None and not verify.is_file():
+        raise InvalidConfig(f"there is no key {verify}; name a public EC key in PEM")
     project = project or Project.find()
     found = find_bundle(project, bundle)
     if verify is not None:

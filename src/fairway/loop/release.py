@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fairway.core.errors import InvalidConfig
 from fairway.core.events import Action
 from fairway.core.gate import Verdict
+from fairway.core.manifest import ModelRef
 from fairway.loop.models import find_version
 from fairway.loop.pack import report_of
 from fairway.loop.project import Project
@@ -70,6 +72,7 @@ def promote(model: str, *, reason: str = "", project: Project | None = None) -> 
     """Make the challenger the champion, by a person's decision; the traffic's evidence so far is recorded."""
     from fairway.rollout import changes
 
+    _check_name(model, "fairway release {} --promote")
     project = project or Project.find()
     with project.registry(create=False) as registry:
         evidence = _evidence(registry, model, project)
@@ -80,6 +83,7 @@ def rollback(model: str, *, reason: str = "", project: Project | None = None) ->
     """Take the challenger out of traffic; without one, make the version before the champion the champion again."""
     from fairway.rollout import changes
 
+    _check_name(model, "fairway rollback {}")
     project = project or Project.find()
     with project.registry(create=False) as registry:
         evidence = _evidence(registry, model, project)
@@ -127,6 +131,14 @@ def look(model: str, *, project: Project | None = None) -> Step:
     with project.registry(create=False) as registry:
         find_version(registry, model)
         return _look(registry, model, project)
+
+
+def _check_name(model: str, instead: str) -> None:
+    ref = ModelRef.parse(model)
+    if str(ref) != ref.name:
+        raise InvalidConfig(
+            f"{model} is one version, and its model's release is meant; run: {instead.format(ref.name)}"
+        )
 
 
 def withdrawn(registry: Registry, version: Version) -> Event | None:

@@ -71,8 +71,8 @@ def run(*, project: Project | None = None, progress: Progress = SILENT) -> Road:
         state = registry.release(version.model)
         back = withdrawn(registry, version)
     if back is not None:
-        why = f": {back.reason}" if back.reason else ""
-        refused = f"{version.ref} was rolled back by {back.actor or 'unknown'}{why}; to try it again: fairway release {version.ref}"
+        by = f"{back.actor or 'unknown'} ({back.reason})"
+        refused = f"{version.ref} was rolled back by {by}; to try it again: fairway release {version.ref}"
     elif state is None or version.number not in (state.champion, state.challenger):
         try:
             state = release(version.ref, project=project)

@@ -76,11 +76,15 @@ class Service:
         self._socket = _listen(settings.host, settings.port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{_reachable(settings.host)}:{self.port}"
-        self._follower = (
-            Follower(registry, self.models, refs, settings=settings, url=self.url, cache_dir=cache_dir)
-            if registry
-            else None
-        )
+        try:
+            self._follower = (
+                Follower(registry, self.models, refs, settings=settings, url=self.url, cache_dir=cache_dir)
+                if registry
+                else None
+            )
+        except BaseException:  # a wrong reference
+            self._socket.close()
+            raise
         self.ready = False
         self.stopping = False
         self._stop: asyncio.Future[float] | None = None

@@ -59,4 +59,8 @@ def _missing_is_null(arrow: Any) -> Any:
 
 
 def _complaint(where: str, reason: str, columns: list[str]) -> str:
-    return f"cannot apply the condition {where!r}: {reason.strip()}; the columns are: {', '.join(columns)}"
+    shown = ", ".join(columns[:_SHOWN]) + (" …" if len(columns) > _SHOWN else "")
+    return f"cannot apply the condition {where!r}: {' '.join(reason.split())}; the columns are: {shown}"
+
+
+_SHOWN = 100
