@@ -80,7 +80,7 @@ class Project:
         given = getattr(self.data, name)
         if not given:
             raise InvalidConfig(f"[data] in {self.root / FILE} has no {name!r}; add: {name} = 'FILE.parquet'")
-        return load_table(self.root / given)
+        return load_table(self.root / given, origin=given)  # reports travel: no path of this machine
 
     @contextmanager
     def registry(self, *, create: bool = True) -> Iterator[Registry]:

@@ -150,8 +150,14 @@ class Table:
         return [f.name for f in self.arrow.schema if f.name != label and any(test(f.type) for test in tests)]
 
 
-def load_table(path: Path | str) -> Table:
+def load_table(path: Path | str, *, origin: str = "") -> Table:
     """Read a data file: csv, tsv, parquet, arrow, feather or npz.
+
+    Parameters
+    ----------
+    path : Path or str
+    origin : str, optional
+        What errors and reports call it; the path by default.
 
     Raises
     ------
@@ -161,7 +167,7 @@ def load_table(path: Path | str) -> Table:
         If pyarrow is not installed.
     """
     file = Path(path)
-    return Table(read_arrow(file), digest=f"sha256:{file_digest(file)}", origin=str(path))
+    return Table(read_arrow(file), digest=f"sha256:{file_digest(file)}", origin=origin or str(path))
 
 
 def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Table:
