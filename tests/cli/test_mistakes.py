@@ -6,7 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -157,14 +157,8 @@ RELEASED = [
 ]
 
 
-def by_name(mistakes: list[Mistake]) -> Any:
+def by_name(mistakes: list[Mistake]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("mistake", mistakes, ids=[mistake.name for mistake in mistakes])
-
-
-@pytest.fixture(autouse=True)
-def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logging stays as the tests have it: ``serve`` would turn all of it into JSON."""
-    monkeypatch.setattr("fairway.serving.logs.configure_logging", lambda: None)
 
 
 def check(mistake: Mistake, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,6 @@ app = typer.Typer(
     name="fairway",
     help=_HELP,
     epilog="Exit codes: 0 done or passed, 1 failed or drifted, 2 inconclusive, 3 a mistake in what was asked, 4 broken.",
-    no_args_is_help=True,
     rich_markup_mode=None,  # importing Rich's help takes longer than everything else that --help does
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -68,20 +67,26 @@ for command, summary in _COMMANDS.items():
     app.command(short_help=summary)(command)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         import fairway
 
         print(fairway.version())  # noqa: T201
         raise typer.Exit(DONE)
 
 
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit; a user's mistake is one line on stderr, never a traceback."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(given, standalone_mode=False)
     except FairwayError as error:
@@ -92,9 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_refuse("usage", error.format_message().rstrip(".") + usage, MISTAKE, json="--json" in given))
     except (KeyboardInterrupt, Abort):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # somebody piped us into `head`
-        sys.stderr.close()
-        sys.exit(DONE)
     except OSError as error:  # a full disk, a folder that may not be written: nothing is left half-done
         what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         sys.exit(_refuse("system", what, BROKEN, json="--json" in given))

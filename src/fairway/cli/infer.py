@@ -11,7 +11,7 @@ import typer
 import fairway
 from fairway.cli.options import Json
 from fairway.cli.output import emit
-from fairway.core.errors import InvalidConfig
+from fairway.core.errors import InvalidConfig, ServerUnavailable
 
 if TYPE_CHECKING:
     from fairway.core.messages import InferResponse
@@ -53,8 +53,13 @@ def infer(
 def _specs(metadata: dict[str, Any]) -> tuple[Any, ...]:
     from fairway.core.tensors import TensorSpec
 
-    inputs = [{**entry, **entry.pop("parameters", {})} for entry in metadata["inputs"]]
-    return msgspec.convert(inputs, tuple[TensorSpec, ...])
+    known = TensorSpec.__struct_fields__
+    try:
+        entries = [{**entry, **entry.get("parameters", {})} for entry in metadata["inputs"]]
+        inputs = [{key: value for key, value in entry.items() if key in known} for entry in entries]
+        return msgspec.convert(inputs, tuple[TensorSpec, ...])
+    except (KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
+        raise ServerUnavailable(f"the server does not say what the model takes ({error}); is it a V2 server?") from None
 
 
 def _from_file(path: Path, rows: int, specs: tuple[Any, ...]) -> Tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ def emit(text: str, document: Any, *, json: bool, line: bool = False) -> None:
     if json:
         raw = document if isinstance(document, bytes) else msgspec.json.encode(document, enc_hook=str)
         text = raw.decode() if line else msgspec.json.format(raw, indent=2).decode()
-    print(text, flush=True)  # noqa: T201 (this is where the command line prints)
+    try:
+        print(text, flush=True)  # noqa: T201 (this is where the command line prints)
+    except BrokenPipeError:  # piped into `head`, say, which has seen enough: the exit code still counts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_page(path: Path | None, page: str) -> None:
