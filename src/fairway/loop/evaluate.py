@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 PERFORMANCE = ("latency_", "throughput_rps", "error_rate", "memory_mb", "size_mb", "load_ms")
 DEFAULT_RPS = 50.0
-MIN_REQUESTS = 1_000
-"""Enough for the interval of a 99th percentile to be finite at 95 % confidence, with room to spare (373 would do)."""
+REQUESTS = 1_000
+"""Per load. The interval of a 99th percentile is finite from 373 on, at 95 % confidence."""
 
 
 def evaluate(
@@ -100,14 +100,14 @@ def score(
         )
 
 
-def measure(bundle: Bundle, gate: Gate) -> list[Measurement]:
+def measure(bundle: Bundle, gate: Gate, requests: int = REQUESTS) -> list[Measurement]:
     """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names."""
     from fairway.serving.performance import measure_performance
 
     loads = sorted({limit.at_rps for name, limit in gate.items() if name.startswith(PERFORMANCE) and limit.at_rps})
     measured: list[Measurement] = []
     for rps in loads or [DEFAULT_RPS]:
-        measured += measure_performance(bundle, rps=rps, seconds=max(2.0, MIN_REQUESTS / rps))
+        measured += measure_performance(bundle, rps=rps, seconds=max(2.0, requests / rps))
     return measured
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from fairway.optimization.report import Optimization
 
 
+REQUESTS = 400
+"""Per load, candidate and round: the rounds add up, and enough for a 99th percentile's interval to be finite."""
+
+
 def optimize(
     model: Bundle | Path | str | None = None, *, project: Project | None = None, progress: Progress = SILENT
 ) -> Optimization:
@@ -43,7 +47,7 @@ def optimize(
         gate=project.settings.gate,
         slices=project.settings.slices,
         workdir=project.work() / "candidates",
-        measure=lambda candidate: measure(candidate, project.settings.gate),
+        measure=lambda candidate: measure(candidate, project.settings.gate, REQUESTS),
         settings=project.settings.optimize,
         progress=progress,
     )
