@@ -28,7 +28,7 @@ type: setup-dev ## strict types
 	@$(BIN)/mypy
 
 docs: setup-dev ## build the documentation into site/, warnings are errors
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 examples: setup-dev ## run every example
 	@set -e; for example in examples/[0-9]*.py; do echo "== $$example"; $(BIN)/python $$example; done

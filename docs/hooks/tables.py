@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,13 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def made(what: str, argument: str = "") -> str:
     """The text for one marker."""
-    makers = {"settings": settings_table, "metrics": metrics_table, "errors": errors_page, "prometheus": prometheus}
-    return makers[what](argument) if argument else makers[what]()  # type: ignore[operator]
+    makers: dict[str, Callable[..., str]] = {
+        "settings": settings_table,
+        "metrics": metrics_table,
+        "errors": errors_page,
+        "prometheus": prometheus,
+    }
+    return makers[what](argument) if argument else makers[what]()
 
 
 # -- settings
@@ -55,10 +60,7 @@ def settings_table(name: str) -> str:
     """The keys of one table of fairway.toml."""
     kind = struct_of(name)
     about = attributes(kind)
-    rows = (
-        (f"`{field.name}`", _type(field.type), _default(field), about[field.name])
-        for field in msgspec.inspect.type_info(kind).fields  # type: ignore[union-attr]
-    )
+    rows = ((f"`{field.name}`", _type(field.type), _default(field), about[field.name]) for field in _fields(kind))
     return _table(("key", "type", "default", "meaning"), rows)
 
 
@@ -66,10 +68,17 @@ def struct_of(name: str) -> type[msgspec.Struct]:
     """The struct that reads the table ``name``."""
     if name == "gate":
         return Limit
-    found = next(field.type for field in msgspec.inspect.type_info(Settings).fields if field.name == name)  # type: ignore[union-attr]
+    found: Any = next(field.type for field in _fields(Settings) if field.name == name)
     while not isinstance(found, msgspec.inspect.StructType):
-        found = found.types[0] if isinstance(found, msgspec.inspect.UnionType) else found.item_type  # type: ignore[attr-defined]
-    return found.cls
+        found = found.types[0] if isinstance(found, msgspec.inspect.UnionType) else found.item_type
+    kind: type[msgspec.Struct] = found.cls
+    return kind
+
+
+def _fields(kind: type[msgspec.Struct]) -> Sequence[msgspec.inspect.Field]:
+    found = msgspec.inspect.type_info(kind)
+    assert isinstance(found, msgspec.inspect.StructType)
+    return found.fields
 
 
 def attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
@@ -151,7 +160,8 @@ def errors_page() -> str:
         ),
     )
     sections = (
-        f"### `{k.code}` {{ #{k.code} }}\n\n{_plain(inspect.getdoc(k) or '')}\n\n{advice[k.code].strip()}" for k in leaves
+        f"### `{k.code}` {{ #{k.code} }}\n\n{_plain(inspect.getdoc(k) or '')}\n\n{advice[k.code].strip()}"
+        for k in leaves
     )
     return "\n\n".join((overview, *sections))
 
@@ -191,4 +201,6 @@ def _plain(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )

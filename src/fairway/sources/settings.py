@@ -21,6 +21,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         A checkpoint (``*.onnx``, ``*.keras``, a Hugging Face folder, and with ``trust`` ``*.pkl``, ``*.joblib``, ``*.pt``
         and ``*.pt2``) or ``module:callable``, imported from the folder of ``fairway.toml``. Paths are relative to it.
     task : str
+        What it is for: it decides which output is the prediction, and which metrics apply.
     trust : bool, default False
         Let the checkpoint run code that it carries. Only for files that you made.
     labels : tuple of str
