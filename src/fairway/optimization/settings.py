@@ -26,7 +26,7 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it no candidate is started, and a round of
         measurements only if there is time for all of it; the first round is always made.
     candidates : tuple of str
-        Which to try, in this order: see :data:`CANDIDATES`.
+        Which to try, in this order; by default, all that there are.
     objective : str
         The performance metric to improve. What it says is believed only beyond the noise.
     repeats : int
