@@ -148,7 +148,7 @@ def kill_after(folder: Path, step: str, *, delay_s: float) -> None:
 
 def assert_whole(folder: Path) -> None:
     project = Project.find(folder)
-    if not project.has_registry():
+    if not (folder / ".fairway" / "registry.db").exists():
         return
     with project.registry() as registry:
         for model in registry.models():

@@ -138,17 +138,17 @@ def _table(project: Project, data: Path | str | None) -> Table:
 
 def _baseline(project: Project, bundle: Bundle, baseline: str) -> tuple[str, Bundle] | None:
     """The champion's name and bundle, unless there is none yet or it is this very bundle."""
+    from fairway.registry.errors import NoRegistry
+
     is_alias = ":" not in baseline and "@" not in baseline
     ref = f"{bundle.manifest.name}@{baseline}" if is_alias else baseline
-    if not project.has_registry():
-        return None
-    with project.registry(create=False) as registry:
-        try:
+    try:
+        with project.registry(create=False) as registry:
             version = find_version(registry, ref)
-        except ModelNotFound:
-            if is_alias and baseline == CHAMPION:
+            if version.digest == bundle.digest:
                 return None
-            raise
-        if version.digest == bundle.digest:
+            return version.ref, registry.fetch(version, project.cache)
+    except (NoRegistry, ModelNotFound):
+        if is_alias and baseline == CHAMPION:
             return None
-        return version.ref, registry.fetch(version, project.cache)
+        raise

@@ -93,11 +93,6 @@ class Project:
         finally:
             opened.close()
 
-    def has_registry(self) -> bool:
-        """Whether the registry may exist: a local one has its file. One elsewhere is taken to be there."""
-        url = self.settings.registry.at(self.root).url
-        return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).exists()
-
     @property
     def cache(self) -> Path:
         """Where bundles fetched from the registry are kept, by digest."""

@@ -30,6 +30,10 @@ def register(
 
     Parameters
     ----------
+    bundle : Bundle, path or reference
+        See :func:`fairway.loop.models.find_bundle`.
+    aliases : sequence of str
+        Names that shall point at the version, such as ``staging``.
     verify : path, optional
         A public key in PEM. The bundle is refused (:class:`InvalidSignature`) unless its private key signed it.
     """

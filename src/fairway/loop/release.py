@@ -80,7 +80,20 @@ def promote(model: str, *, reason: str = "", project: Project | None = None) -> 
 
 
 def rollback(model: str, *, reason: str = "", project: Project | None = None) -> Release:
-    """Take the challenger out of traffic; without one, make the version before the champion the champion again."""
+    """Take the challenger out of traffic; without one, make the version before the champion the champion again.
+
+    Parameters
+    ----------
+    model : str
+        A model's name.
+    reason : str, optional
+        Why, for the audit trail.
+
+    Raises
+    ------
+    Conflict
+        If there is nothing to go back to.
+    """
     from fairway.rollout import changes
 
     _check_name(model, "fairway rollback {}")

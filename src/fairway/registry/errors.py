@@ -11,6 +11,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from fairway.core.errors import RegistryUnavailable
 
 
+class NoRegistry(RegistryUnavailable):
+    """There is none yet: for some, such as a first evaluation, no reason to stop."""
+
+
 def masked(url: str) -> str:
     """A URL without its password and without its query, which can hold one too.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from fairway.core.errors import NewerFormat, RegistryUnavailable
+from fairway.core.errors import NewerFormat
 from fairway.registry.database import Database
+from fairway.registry.errors import NoRegistry
 from fairway.registry.tables import HEAD, KNOWN
 
 VERSION_TABLE = "fairway_schema"
@@ -21,8 +22,10 @@ def prepare(database: Database, *, create: bool) -> None:
 
     Raises
     ------
+    NoRegistry
+        If there is none and ``create`` is false.
     RegistryUnavailable
-        If there is no registry and ``create`` is false, or the database cannot be used.
+        If the database cannot be used.
     NewerFormat
         If a newer Fairway made it.
     """
@@ -36,7 +39,7 @@ def prepare(database: Database, *, create: bool) -> None:
     if found == HEAD:
         return
     if found is None and not create:
-        raise RegistryUnavailable(
+        raise NoRegistry(
             f"there is no registry at {database.where} yet; make one with: fairway register BUNDLE, or: fairway run"
         )
     if found not in (None, *KNOWN):
