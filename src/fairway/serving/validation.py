@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
 from fairway.core.errors import InvalidRequest
 from fairway.core.tensors import Tensor, Tensors, TensorSpec
+
+_SMALL = 4096
 
 
 class Signature:
@@ -35,7 +38,7 @@ class Signature:
             array = inputs[spec.name]
             if not (self._batching and self._fixed and array.dtype == dtype and array.shape[1:] == tail and array.ndim):
                 spec.check(array)  # the common case above needs no look at each size
-            elif finite and not np.isfinite(array).all():
+            elif finite and not _surely_finite(array):
                 spec.check(array)
             if self._batching:
                 rows = array.shape[0]
@@ -61,6 +64,15 @@ class Signature:
         said += [f"input {missing[0]!r} is missing"] if missing else []
         takes = ", ".join(f"{spec.name!r} {spec.datatype} {list(spec.shape)}" for spec in self._specs.values())
         return f"{' and '.join(said)}; the model takes {takes}"
+
+
+def _surely_finite(array: Tensor) -> bool:
+    """Whether all numbers are finite. ``False`` may be wrong: for huge numbers, whose squares are not.
+
+    A dot product takes a fifth of the time of ``np.isfinite(array).all()`` on a small array; on a large one it would take
+    threads.
+    """
+    return math.isfinite(np.vdot(array, array)) if array.size <= _SMALL else bool(np.isfinite(array).all())
 
 
 def _finite_only(spec: TensorSpec) -> bool:
