@@ -70,7 +70,7 @@ def test_a_missing_file_names_itself_and_the_command_that_writes_one(tmp_path: P
         ("port = 9000", "prot = 9000", ["line 18", "'serve.prot'", "did you mean 'port'?"]),
         ("port = 9000", 'port = "high"', ["line 18", "serve.port", "int"]),
         ("max_drop = 0.005", "max_dorp = 0.005", ["'gate.max_dorp'", "did you mean 'max_drop'?", "line 14"]),
-        ("accuracy_score", "acuracy_score", ["acuracy_score", "did you mean 'accuracy_score'?"]),
+        ("accuracy_score", "acuracy_score", ["line 14", "acuracy_score", "did you mean 'accuracy_score'?"]),
         ("where =", "were =", ["line 11", "'slices[0].were'", "did you mean 'where'?"]),
         ("max = 10", "min = 10, max_drop = 1", ["latency_p99_ms", "max_rise"]),
     ],
@@ -102,6 +102,11 @@ def test_a_variable_wins_over_its_key(file: Path) -> None:
     assert settings.serve.port == 7000
     assert settings.registry.url == "postgresql://db/x"
     assert default_settings({"FAIRWAY_SERVE_PORT": "7000"}).serve.port == 7000
+
+
+def test_a_list_in_a_variable_is_written_with_commas(file: Path) -> None:
+    settings = read_settings(file, {"FAIRWAY_OPTIMIZE_CANDIDATES": "graph, int8-static"})
+    assert settings.optimize.candidates == ("graph", "int8-static")
 
 
 @pytest.mark.parametrize(

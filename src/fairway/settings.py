@@ -74,10 +74,11 @@ def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, tex
         settings = msgspec.convert(tables, Settings)
     except msgspec.ValidationError as error:
         raise InvalidConfig(_explain(str(error), where, text)) from None
-    try:
-        check_gate(settings.gate)
-    except InvalidConfig as error:
-        raise InvalidConfig(f"{where}: {error}") from None
+    for name, limit in settings.gate.items():
+        try:
+            check_gate({name: limit})
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{where}{_line(text, 'gate', name)}: {error}") from None
     return _with_environment(settings, environ)
 
 
@@ -92,13 +93,18 @@ def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Setting
         for key, name in given.items():
             if key not in part.__struct_fields__:
                 raise InvalidConfig(f"{name} sets nothing; {_nearest(key, part.__struct_fields__)}")
-        values = {key: environ[name] for key, name in given.items()}
+        values = {key: _value(environ[name], getattr(part, key)) for key, name in given.items()}
         try:
             whole = {**msgspec.to_builtins(part), **values}
             changed[table] = msgspec.convert(whole, type(part), strict=False)
         except msgspec.ValidationError as error:
             raise InvalidConfig(f"{', '.join(given.values())}: {error}") from None
     return msgspec.structs.replace(settings, **changed)
+
+
+def _value(text: str, default: Any) -> Any:
+    """A list is written with commas."""
+    return [item.strip() for item in text.split(",") if item.strip()] if isinstance(default, tuple) else text
 
 
 def _explain(message: str, where: str, text: str) -> str:

@@ -63,7 +63,7 @@ def test_an_undecided_challenger_says_how_much_is_missing(trying: FakeRegistry) 
     shown = text(seen(trying))
     assert "? error_rate is 0" in shown
     assert "verdict: inconclusive" in shown
-    assert shown.endswith("next: fairway status digits")
+    assert shown.endswith("next: fairway release digits --watch")
 
 
 def test_a_gate_without_a_live_limit_says_what_to_add(trying: FakeRegistry) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fairway.registry.records import Version
     from fairway.registry.store import Registry
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
+ARCHIVES = (".tar",)
 
 
 def find_bundle(project: Project, model: Bundle | Path | str | None, progress: Progress = SILENT) -> Bundle:

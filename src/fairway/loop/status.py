@@ -11,7 +11,8 @@ import msgspec
 from fairway.core.errors import ModelNotFound
 from fairway.core.events import Action
 from fairway.loop.project import Project
-from fairway.registry.records import CHAMPION, Event, Release, Replica
+from fairway.loop.release import withdrawn
+from fairway.registry.records import CHAMPION, Event, Release, Replica, Version
 
 if TYPE_CHECKING:
     from fairway.registry.store import Registry
@@ -77,21 +78,21 @@ def status(model: str | None = None, *, project: Project | None = None, events: 
 
 
 def _model(registry: Registry, name: str) -> ModelStatus:
-    release, newest = registry.release(name), registry.versions(name)[-1].number
+    release, newest = registry.release(name), registry.versions(name)[-1]
     aliases = registry.aliases(name)
     if release is not None and release.challenger is not None:
         follow = f"fairway release {name} --watch"
-    elif newest != aliases.get(CHAMPION) and not _refused(registry, name, newest):
-        follow = f"fairway release {name}:{newest}"
+    elif newest.number != aliases.get(CHAMPION) and not (_refused(registry, newest) or withdrawn(registry, newest)):
+        follow = f"fairway release {newest.ref}"
     else:
         follow = f"fairway observe {name}"
-    return ModelStatus(name, newest, aliases, release, follow)
+    return ModelStatus(name, newest.number, aliases, release, follow)
 
 
-def _refused(registry: Registry, name: str, number: int) -> bool:
+def _refused(registry: Registry, version: Version) -> bool:
     """Whether the gate refused this version: then its release is not the thing to do next."""
-    recent = registry.events(name, limit=50, newest=True)
-    return any(e.action is Action.REFUSED and e.reason.startswith(f"{name}:{number}:") for e in recent)
+    recent = registry.events(version.model, limit=50, newest=True)
+    return any(e.action is Action.REFUSED and e.reason.startswith(f"{version.ref}:") for e in recent)
 
 
 def _answers(release: Release | None) -> str:

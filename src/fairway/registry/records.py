@@ -30,7 +30,7 @@ class Version(msgspec.Struct, frozen=True):
     parent : str
         The version or digest that it was made from (``manifest.lineage.parent``); empty if unknown.
     signed : bool
-        Whether a signature is kept with it. It is verified by whoever serves it, not here.
+        Whether a signature is kept with it. ``fairway register --verify`` checks it; keeping it does not.
     """
 
     model: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -24,7 +25,7 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str = ""
     blobs: str = ""
-    lock_timeout_s: float = 30.0
+    lock_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
 
     def at(self, root: Path) -> RegistrySettings:
         """The same settings with every relative path, and the defaults, taken from ``root``.

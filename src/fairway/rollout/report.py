@@ -66,7 +66,7 @@ def next_command(model: str, step: Step) -> str:
         return f"fairway release {model} --promote"
     if step.verdict.outcome is Outcome.FAILED:
         return f"fairway rollback {model}"
-    return f"fairway status {model}"
+    return f"fairway release {model} --watch"
 
 
 def _headline(step: Step, now: float) -> str:

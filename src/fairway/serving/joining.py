@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from fairway.core.errors import FairwayError, InferenceFailed
-from fairway.core.tensors import Tensors
+from fairway.core.tensors import Tensor, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +61,18 @@ def run_alone(infer: Infer, feed: Tensors, position: int) -> Run:
     return Run(members, feed, outputs, [outputs])
 
 
-def split(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
+def split(outputs: Tensors, rows: Sequence[int]) -> Sequence[Tensors]:
     """Cut joined outputs into pieces of ``rows`` rows. Raises ``ValueError`` if they have another number in all."""
     total = sum(rows)
     for name, array in outputs.items():
         if array.shape[:1] != (total,):
             raise ValueError(f"output {name!r} has shape {list(array.shape)} for {total} rows")
-    pieces: list[Tensors] = []
-    start = 0
-    for count in rows:
-        stop = start + count
-        pieces.append({name: array[start:stop] for name, array in outputs.items()})
-        start = stop
+    pieces: list[dict[str, Tensor]] = [{} for _ in rows]
+    for name, array in outputs.items():
+        start = 0
+        for piece, count in zip(pieces, rows, strict=True):
+            piece[name] = array[start : start + count]
+            start += count
     return pieces
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -37,16 +39,16 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    max_body_bytes: int = 64 * 2**20
-    max_header_bytes: int = 64 * 2**10
-    max_queue_requests: int = 2048
-    max_queue_rows: int = 65536
-    inline_us: float = 250.0
-    concurrent_batches: int = 1
-    poll_s: float = 0.5
-    stop_delay_s: float = 5.0
-    grace_s: float = 25.0
-    keep_alive_s: float = 75.0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 2**10
+    max_queue_requests: Annotated[int, msgspec.Meta(ge=1)] = 2048
+    max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 65536
+    inline_us: Annotated[float, msgspec.Meta(ge=0)] = 250.0
+    concurrent_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    poll_s: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 0.5
+    stop_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 25.0
+    keep_alive_s: Annotated[float, msgspec.Meta(ge=1)] = 75.0
     access_log: bool = True
     fast_lane: bool = True

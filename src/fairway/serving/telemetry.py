@@ -76,8 +76,7 @@ class VersionStats:
         self.rows += batch.rows
         self.batch_rows.observe(batch.rows)
         self.engine_seconds.observe(batch.took_s)
-        for seconds in batch.latencies_s:
-            self.seconds.observe(seconds)
+        self.seconds.observe_all(batch.latencies_s)
         for error in batch.failures:
             self.errors[error.code] += 1
         if self._sink is not None:
