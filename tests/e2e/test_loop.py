@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -76,15 +76,26 @@ class Callers:
             self.answers[answer.version] += 1
 
 
+class Place(NamedTuple):
+    """A project, and what every process in it finds in its environment."""
+
+    folder: Path
+    environ: dict[str, str]
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def environ(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Of every process: on PostgreSQL, the registry is named by a variable and nowhere else."""
+def place(request: pytest.FixtureRequest) -> Place:
+    """On SQLite, with nothing done yet; on PostgreSQL, which only a variable names, with the evaluations made."""
     if request.param == "sqlite":
-        return without_settings()
-    return without_settings({"FAIRWAY_REGISTRY_URL": request.getfixturevalue("postgres_url")})
+        return Place(request.getfixturevalue("folder"), without_settings())
+    folder = request.getfixturevalue("released")
+    edit(folder, "other.onnx", "good.onnx")
+    return Place(folder, without_settings({"FAIRWAY_REGISTRY_URL": request.getfixturevalue("postgres_url")}))
 
 
-def test_from_checkpoint_to_watched_service_and_back(folder: Path, digits: Digits, environ: dict[str, str]) -> None:
+def test_from_checkpoint_to_watched_service_and_back(place: Place, digits: Digits) -> None:
+    folder, environ = place
+
     def do(*arguments: str, code: int = 0) -> Answer:
         answer = run_there(folder, *arguments, environ=environ)
         assert answer.code == code, f"{arguments}: {answer}"
@@ -160,3 +171,20 @@ def test_watching_promotes_on_the_evidence_of_traffic(released: Path, digits: Di
         promoted = registry.events("digits", newest=True, limit=1)[0]
     assert promoted.action == "promoted"
     assert promoted.evidence
+
+
+@pytest.mark.parametrize(
+    "registry", ["none", "half made", pytest.param("empty PostgreSQL", marks=pytest.mark.postgres)]
+)
+def test_a_first_evaluation_needs_no_registry(
+    registry: str, released: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = released / ".fairway" / "registry.db"
+    database.unlink()
+    if registry == "half made":  # as a process leaves it that is killed before the tables are there
+        database.touch()
+    if registry == "empty PostgreSQL":
+        monkeypatch.setenv("FAIRWAY_REGISTRY_URL", request.getfixturevalue("postgres_url"))
+    report = fairway.evaluate(next(released.glob(".fairway/work/digits/*/source.fairway")))
+    assert report.verdict.passed
+    assert report.champion is None
