@@ -15,7 +15,7 @@ from fairway.bundle.format import MANIFEST, Bundle, copy_bundle, read_bundle, wr
 from fairway.core.errors import InvalidBundle, InvalidConfig
 from fairway.evaluation.report import Report
 from fairway.loop.evaluate import evaluate
-from fairway.loop.models import ARCHIVES, find_bundle
+from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 
@@ -78,7 +78,7 @@ def pack(
 def _check_target(target: Path, *, replace: bool) -> None:
     """Before the work, not after it: what is there gives way only if that was asked for, and if it is a bundle."""
     place = target.absolute()
-    if place.name.endswith(ARCHIVES) and not place.name.endswith(".tar"):
+    if place.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".zip")):
         raise InvalidConfig(f"{target}: the archive of a bundle is not compressed; name it .tar")
     if not os.path.lexists(place):
         parent = next(folder for folder in place.parents if folder.exists())
