@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
+import msgspec
+
 from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.batching import Job
@@ -17,34 +19,27 @@ from fairway.serving.validation import check_outputs, select
 Outcome: TypeAlias = InferResponse | FairwayError
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """One accepted request. :meth:`cancel` it when its caller leaves."""
 
-    __slots__ = ("_done", "_job", "_request", "served")
-
-    def __init__(self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None]) -> None:
-        self._request = request
-        self._done = done
-        self._job: Job | None = None
-        self.served = served
+    request: InferRequest
+    served: ServedVersion
+    done: Callable[[Outcome], None]
+    job: Job | None = None
 
     def cancel(self) -> None:
         """The caller has left: do not run the request if it has not run yet, and tell nobody."""
-        if self._job is not None:
-            self._job.cancel()
-
-    def start(self, job: Job) -> None:
-        """The scheduler took the request."""
-        self._job = job
+        if self.job is not None:
+            self.job.cancel()
 
     def answered(self, answer: Answer) -> None:
         """The scheduler answers."""
-        self._job = None  # the job holds this ticket: without the circle, both are freed at once
+        self.job = None  # the job holds this ticket: without the circle, both are freed at once
         if isinstance(answer, FairwayError):
-            self._done(answer)
+            self.done(answer)
             return
-        request, served = self._request, self.served
-        self._done(InferResponse(request.model, served.version, select(answer, request.outputs), request.id))
+        request, served = self.request, self.served
+        self.done(InferResponse(request.model, served.version, select(answer, request.outputs), request.id))
 
 
 class InferenceCore:
@@ -106,7 +101,7 @@ class InferenceCore:
         if request.outputs is not None:
             check_outputs(served.model.raw_outputs if raw else served.model.outputs, request.outputs)
         ticket = Ticket(request, served, done)
-        job = served.scheduler.submit(
+        ticket.job = served.scheduler.submit(
             request.inputs,
             rows,
             signature=(bool(raw), signature.of(request.inputs)),
@@ -114,7 +109,6 @@ class InferenceCore:
             raw=bool(raw),
             timeout_s=timeout_s,
         )
-        ticket.start(job)
         return ticket
 
 
@@ -126,6 +120,6 @@ def _raw(value: object) -> bool:
 
 def _timeout_s(value: object) -> float | None:
     """``timeout`` is in microseconds, and 0 is none, as in Triton."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
         raise InvalidRequest(f"parameter 'timeout' is {value!r}; it is a whole number of microseconds, 0 for none")
     return value / 1e6 if value else None

@@ -79,10 +79,10 @@ def _finite_only(spec: TensorSpec) -> bool:
     return spec.datatype.is_float and not spec.allow_nan
 
 
-def select(outputs: Tensors, wanted: Sequence[str] | None) -> dict[str, Tensor]:
+def select(outputs: Tensors, wanted: Sequence[str] | None) -> Tensors:
     """The outputs asked for, in alphabetical order as Triton gives them; all of them in the model's order if ``None``."""
     if wanted is None:
-        return dict(outputs)
+        return outputs
     return {name: outputs[name] for name in sorted(set(wanted))}
 
 
