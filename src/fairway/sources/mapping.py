@@ -77,8 +77,8 @@ def _choose(spec: TensorSpec, names: Sequence[str], scalars: Sequence[str], colu
     takes = f"{spec.datatype} {list(spec.shape)}"
     return (
         f"input {spec.name!r} ({takes}) has no column of that name{nearest(spec.name, names)} and size, and the "
-        f'{len(scalars)} numeric feature columns do not fill it. Name those that it takes, as in [data] features = ["pixel_*"]; the '
-        f"columns are: {', '.join(names[:_LISTED])}"
+        f"{len(scalars)} numeric feature columns do not fill it. Name those that it takes, as in "
+        f"features = ['pixel_*'] under [data]; the columns are: {', '.join(names[:_LISTED])}"
     )
 
 
