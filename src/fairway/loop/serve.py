@@ -13,6 +13,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from fairway.bundle.format import MANIFEST, Bundle
+from fairway.core.errors import InvalidConfig
 from fairway.loop.models import ARCHIVES, find_bundle
 from fairway.loop.project import Project
 from fairway.serving.app import RunningServer
@@ -105,7 +106,11 @@ def _observer(registry: Registry, project: Project, metrics: CollectorRegistry) 
 
 def _override(settings: ServeSettings, overrides: dict[str, Any]) -> ServeSettings:
     given = {key: value for key, value in overrides.items() if value is not None}
-    return msgspec.convert({**msgspec.to_builtins(settings), **given}, ServeSettings)
+    try:
+        return msgspec.convert({**msgspec.to_builtins(settings), **given}, ServeSettings)
+    except msgspec.ValidationError as error:
+        wrong = ", ".join(f"{key} = {value!r}" for key, value in given.items())
+        raise InvalidConfig(f"{wrong} cannot be served with: {error}; see [serve]") from None
 
 
 def _is_file(item: Bundle | Path | str) -> bool:

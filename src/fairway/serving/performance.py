@@ -87,7 +87,10 @@ def _observe(bundle: Bundle, plan: Plan) -> Observed | str:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         return f"the measuring process failed: {said[-1] if said else f'status {done.returncode}'}"
-    return msgspec.json.decode(done.stdout, type=Observed)
+    try:
+        return msgspec.json.decode(done.stdout, type=Observed)
+    except msgspec.MsgspecError as error:
+        return f"the measuring process ended without a result ({error}); measure again"
 
 
 def _latencies(observed: Observed, confidence: float, rps: float | None) -> list[Measurement]:
