@@ -362,3 +362,20 @@ def test_rows_are_never_lost_duplicated_reordered_or_given_to_another(
             assert (scheduler.queued_requests, scheduler.queued_rows) == (0, 0)
 
     asyncio.run(play())
+
+
+async def test_a_callback_that_fails_takes_no_answer_from_the_others_of_its_batch(
+    executor: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    scheduler = Scheduler(Engine(), CHEAP, loop=loop, executor=executor, listener=Notes())
+    answers: list[Answer] = []
+
+    def broken(_: Answer) -> None:
+        raise RuntimeError("the connection is closed")
+
+    for done in (broken, answers.append, broken, answers.append):
+        scheduler.submit({"x": np.ones((1, 1), np.float32)}, 1, signature=(), done=done)
+    await scheduler.drain()
+    assert len(answers) == 2
+    assert [record.message for record in caplog.records] == ["answer_not_delivered"] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed,
 from fairway.core.tensors import Tensors
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer, Run, concatenate, run_joined
+
+log = logging.getLogger(__name__)
 
 Done: TypeAlias = Callable[[Answer], None]
 _MAX_CURVES = 64
@@ -338,7 +341,10 @@ class Scheduler:
 
     def _settle(self, job: Job, answer: Answer) -> None:
         self._close(job)
-        job.callback(answer)
+        try:
+            job.callback(answer)
+        except Exception:  # whoever it is, the others of its batch get their answers
+            log.exception("answer_not_delivered")
 
     def _close(self, job: Job) -> None:
         job.settled = True
