@@ -179,6 +179,8 @@ BAD_BODIES: list[tuple[bytes | dict[str, Any], tuple[str, ...]]] = [
     (json.dumps(request_of(data=[float("nan"), 1, 2, 3])).encode(), ("nan", "[0, 0]", "finite")),
     (b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1e39,1,2,3]}]}', ("inf", "finite")),
     (request_of(data=[10**400, 1, 2, 3]), ()),
+    (b'{"more": NaN, "id": "\\ud800", ' + json.dumps(request_of()).encode()[1:], ("not JSON", "surrogates")),
+    (b'{"more": NaN, "parameters": {"timeout": 1%s}, ' % (b"0" * 400) + json.dumps(request_of()).encode()[1:], ("timeout",)),
     ({"inputs": [{k: v for k, v in request_of()["inputs"][0].items() if k != "data"}]}, ("no data",)),
     (
         {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}]},

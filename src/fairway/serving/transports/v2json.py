@@ -18,6 +18,7 @@ from fairway.core.messages import InferRequest, InferResponse
 from fairway.core.tensors import Datatype, Tensor
 
 MAX_DEPTH = 32
+_MAX_ERROR = 4000
 _ORJSON = orjson.OPT_SERIALIZE_NUMPY
 _NUMBER = frozenset({int, float})
 _INT = frozenset({int})
@@ -82,11 +83,14 @@ def encode_response(response: InferResponse) -> bytes:
 
 
 def encode_error(error: FairwayError) -> bytes:
-    """The body of every error."""
+    """The body of every error. What it quotes may be as long as a request, and is cut."""
+    text = str(error)
+    if len(text) > _MAX_ERROR:
+        text = f"{text[:_MAX_ERROR]} …"
     try:
-        return orjson.dumps({"error": str(error), "code": error.code})
+        return orjson.dumps({"error": text, "code": error.code})
     except orjson.JSONEncodeError:  # a name with half a surrogate pair was quoted in the message
-        return json.dumps({"error": str(error), "code": error.code}).encode()
+        return json.dumps({"error": text, "code": error.code}).encode()
 
 
 def decode_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -104,7 +108,10 @@ def _lenient(body: bytes | bytearray, problem: orjson.JSONDecodeError) -> Any:
             raise InvalidRequest("the body is empty; send a JSON object with 'inputs'") from None
         raise InvalidRequest(f"the body is not JSON: {problem}") from None
     try:
-        return json.loads(body)
+        message = json.loads(body)
+        if b"\\u" in body:
+            json.dumps(message, ensure_ascii=False).encode()  # half a surrogate pair, which no answer could give back
+        return message
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
 
