@@ -97,7 +97,7 @@ class Service:
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         await server.startup(sockets=[self._socket])  # open before loading: liveness is a TCP probe to some platforms
-        ticking = asyncio.create_task(_tick(server))
+        ticking = asyncio.create_task(_tick(server, min(1.0, self._settings.read_timeout_s / 4)))
         following: asyncio.Task[None] | None = None
         try:
             await self._load()
@@ -382,8 +382,11 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def _tick(server: uvicorn.Server) -> None:
-    """The Date header, once per second."""
+async def _tick(server: uvicorn.Server, every_s: float) -> None:
+    """The Date header, and clients that hold things up."""
+    loop = asyncio.get_running_loop()
     while True:
         await server.on_tick(0)
-        await asyncio.sleep(1.0)
+        for connection in list(server.server_state.connections):
+            connection.check(loop.time())  # type: ignore[union-attr]
+        await asyncio.sleep(every_s)

@@ -32,6 +32,9 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         After SIGTERM: when to end at the latest. Below what the platform waits before SIGKILL (Kubernetes: 30 s).
     keep_alive_s : float
         How long an idle connection is kept. Longer than a load balancer keeps it, so that it never meets a closed one.
+    read_timeout_s : float
+        How long a client may take to send one request, from its first byte to its last (408), and to take each 64 KiB of
+        an answer. Raise it where large requests come over slow lines.
     access_log : bool
         One line per request, on the logger ``fairway.access``.
     fast_lane : bool
@@ -50,5 +53,6 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     stop_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     grace_s: Annotated[float, msgspec.Meta(ge=0)] = 25.0
     keep_alive_s: Annotated[float, msgspec.Meta(ge=1)] = 75.0
+    read_timeout_s: Annotated[float, msgspec.Meta(ge=0.05)] = 60.0
     access_log: bool = True
     fast_lane: bool = True

@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
+import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fairway.core.errors import FairwayError, InvalidRequest, RequestTooLarge
@@ -22,16 +24,16 @@ from fairway.serving.logs import access, log_request
 from fairway.serving.settings import ServeSettings
 from fairway.serving.transports.bodies import decompress, too_large
 from fairway.serving.transports.rest import BINARY_HEADER, ROUTE_KEY, error_response, normal_version, refuse_binary
-from fairway.serving.transports.v2json import decode_request, encode_error, encode_response
+from fairway.serving.transports.v2json import decode_request, encode_response
 
 log = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK = b"content-type: application/json\r\ncontent-length: "
 _MAX_PATHS = 1024
+_PROGRESS_BYTES = 65536
 _ROUTE_KEY = ROUTE_KEY.encode()
 _BINARY = BINARY_HEADER.encode()
-_NO_KEYS: dict[bytes, bytes] = {}
 
 
 def infer_target(path: bytes) -> tuple[str, str | None] | None:
@@ -67,29 +69,37 @@ class _NoEvent:
 _NO_EVENT = _NoEvent()
 
 
-class _Exchange:
+class _Exchange(msgspec.Struct, eq=False):
     """One infer request and its answer; has the attributes that uvicorn's protocol reads of a cycle."""
 
-    __slots__ = (
-        "arrived", "body", "current", "disconnected", "expect_continue", "headers", "keep_alive", "message_event",
-        "model", "more_body", "outcome", "path", "refused", "response_complete", "route_version", "ticket",
-    )  # fmt: skip
+    model: str
+    route_version: str | None
+    path: bytes
+    keep_alive: bool
+    headers: dict[bytes, bytes] = {}
+    body: bytes | bytearray = b""
+    more_body: bool = True
+    current: bool = False
+    expect_continue: bool = False
+    refused: FairwayError | None = None
+    status: int = 0  # of the refusal, where it is not the one of its error
+    response_complete: bool = False
+    disconnected: bool = False
+    message_event: _NoEvent = _NO_EVENT
+    ticket: Ticket | None = None
+    arrived: float = msgspec.field(default_factory=time.perf_counter)
 
-    def __init__(self, target: tuple[str, str | None], path: bytes, keep_alive: bool) -> None:
-        self.model, self.route_version = target
-        self.path = path
-        self.keep_alive = keep_alive
-        self.headers = _NO_KEYS
-        self.body: bytes | bytearray = b""
-        self.more_body = True
-        self.current = False
-        self.expect_continue = False
-        self.refused: FairwayError | None = None
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = _NO_EVENT
-        self.ticket: Ticket | None = None
-        self.arrived = time.perf_counter()
+
+class _Flow(FlowControl):
+    """Reads no further while requests wait in the pipeline, or answers for their reader: both would grow without end."""
+
+    def __init__(self, transport: Any, protocol: FairwayProtocol) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.pipeline and not self.write_paused:
+            super().resume_reading()
 
 
 class FairwayProtocol(HttpToolsProtocol):
@@ -99,6 +109,7 @@ class FairwayProtocol(HttpToolsProtocol):
     settings: ServeSettings
     stopping: Callable[[], bool]
     paths: dict[bytes, tuple[str, str | None] | None]
+    defaults: tuple[Any, bytes] = (None, b"")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -107,36 +118,77 @@ class FairwayProtocol(HttpToolsProtocol):
         self._exchange: _Exchange | None = None
         self._drained = 0
         self._headers_size = 0
+        self._begun = False
+        self._waiting_since: float | None = None
+        self._unread_since = 0.0
+        self._answered_at = 0.0
+        self._unread: int | None = None
+        self._deaf = False
+        self._held = False
 
     # -- reading
 
+    def connection_made(self, transport: Any) -> None:
+        """A client connected, and now owes a request."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self)
+        self._waiting_since = self.loop.time()
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that grows without end is refused before it fills memory."""
+        if self._deaf:
+            return
+        if self._waiting_since is None:
+            self._waiting_since = self.loop.time()
         if self._in_head:
             if self._head_bytes > self.settings.max_header_bytes:
-                self._refuse_head(431, "the request's headers are too large")
+                self._refuse(RequestTooLarge("the request's headers are too large"), 431)
                 return
             self._head_bytes += len(data)
-        self._unset_keepalive_if_required()
+        while data:
+            data = self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse, and give what is to be parsed again."""
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse_head(400, "this server does not upgrade connections; send plain HTTP/1.1")
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if isinstance(cause, _BadHead):
-                self._refuse_head(cause.status, str(cause))
+                self._refuse(cause.error, cause.status)
             else:
                 log.error("protocol_failed", exc_info=cause)
-                self._refuse_head(500, "the server failed on this request; its log says why")
+                self._refuse(FairwayError("the server failed on this request; its log says why"))
         except httptools.HttpParserError as error:
-            self._refuse_head(400, f"this is not HTTP/1.1: {error}; the connection is closed")
+            self._refuse(InvalidRequest(f"this is not HTTP/1.1: {error}; the connection is closed"))
+        return b""
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Read a request as if it asked for no upgrade, as RFC 9110, 7.8 allows: some clients always offer HTTP/2 so.
+
+        The parser takes no body after one that does.
+        """
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(InvalidRequest("this server is no proxy; send requests for its own paths"))
+            return b""
+        kept = [line for line in self.headers if line[0] not in (b"connection", b"upgrade", b"http2-settings")]
+        version = self.parser.get_http_version().encode()
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in kept:
+            head += (name, b": ", value, b"\r\n")
+        self.parser = httptools.HttpRequestParser(self)
+        self._in_head = True
+        return b"".join([*head, b"\r\n", rest])
 
     def on_message_begin(self) -> None:
         """A request starts; what only ASGI needs is made later, if at all."""
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._begun = True
+        self._waiting_since = self.loop.time()
         self._in_head = True
         self._head_bytes = 0
         self._headers_size = 0
@@ -146,37 +198,40 @@ class FairwayProtocol(HttpToolsProtocol):
         """A piece of the target."""
         self.url += url
         if len(self.url) > self.settings.max_header_bytes:
-            raise _BadHead(414, "the request's URL is too long")
+            raise _BadHead(RequestTooLarge("the request's URL is too long"), 414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         self._headers_size += len(name) + len(value)
         if self._headers_size > self.settings.max_header_bytes:
-            raise _BadHead(431, f"the request's headers have more than {self.settings.max_header_bytes:,} bytes")
+            limit = self.settings.max_header_bytes
+            raise _BadHead(RequestTooLarge(f"the request's headers have more than {limit:,} bytes"), 431)
 
     def on_headers_complete(self) -> None:
         """Choose the lane."""
+        if self.parser.should_upgrade():
+            return  # and on to _without_upgrade
         self._in_head = False
         target = self._target() if self.settings.fast_lane and self.parser.get_method() == b"POST" else None
         if target is None:
             self._exchange = None
             self._to_asgi()
             return
-        version = self.parser.get_http_version()
-        exchange = _Exchange(target, self.url, version != "1.0" and self.parser.should_keep_alive())
-        exchange.headers = headers = dict(self.headers)
+        headers = dict(self.headers)
+        keep_alive = self.parser.should_keep_alive()
+        if b"connection" in headers and self.parser.get_http_version() == "1.0":
+            keep_alive = False
+        exchange = _Exchange(*target, self.url, keep_alive, headers)
         exchange.expect_continue = self.expect_100_continue
         declared = headers.get(b"content-length")
         if declared is not None and int(declared) > self.settings.max_body_bytes:
             exchange.refused = too_large(self.settings.max_body_bytes)
-        previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]
         self._exchange = exchange
-        if previous is None or previous.response_complete:
-            self._begin(exchange)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+        self._queue(exchange)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, kept while it is within the limit."""
@@ -201,6 +256,10 @@ class FairwayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._in_head:
+            return  # it asks for an upgrade
+        self._begun = False
+        self._waiting_since = None
         exchange = self._exchange
         if exchange is None:
             super().on_message_complete()
@@ -266,7 +325,7 @@ class FairwayProtocol(HttpToolsProtocol):
         exchange.ticket = (
             None  # it holds this exchange, through the callback: without the circle, both are freed at once
         )
-        if exchange.disconnected:
+        if exchange.disconnected or self.transport.is_closing():  # what broke is told only after this turn of the loop
             return
         status, extra = 200, b""
         if isinstance(outcome, InferResponse):
@@ -279,25 +338,45 @@ class FairwayProtocol(HttpToolsProtocol):
                 outcome = FairwayError("the server failed on this answer; its log says why")
         if isinstance(outcome, FairwayError):
             status, headers, body = error_response(outcome)
+            status = exchange.status or status
             extra = b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
         self._write(exchange, status, extra, body)
 
     def _write(self, exchange: _Exchange, status: int, extra: bytes, body: bytes) -> None:
         if exchange.keep_alive and self.stopping():
             exchange.keep_alive = False
-        head = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            head += (name, b": ", value, b"\r\n")
         if not exchange.keep_alive:
             extra += b"connection: close\r\n"
-        head += (extra, _OK, str(len(body)).encode(), b"\r\n\r\n", body)
-        self.transport.write(b"".join(head))
+        defaults = self.server_state.default_headers
+        if self.defaults[0] is not defaults:  # uvicorn makes them anew each second, for the date
+            type(self).defaults = defaults, b"".join(b"%b: %b\r\n" % header for header in defaults)
+        head = STATUS_LINE[status], self.defaults[1], extra, _OK, len(body), body
+        self.transport.write(b"%b%b%b%b%d\r\n\r\n%b" % head)
         exchange.response_complete = True
-        if self.settings.access_log and access.isEnabledFor(logging.INFO):
+        if self.settings.access_log and exchange.model and access.isEnabledFor(logging.INFO):
             self._log(exchange, status, len(body))
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """One answer is written: go on with the next request, unless the client does not take its answers."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._answered_at = self.loop.time()  # `check` ends idle connections: a timer for each answer costs more
+        if self.pipeline:
+            self._next()
+        else:
+            self.flow.resume_reading()
+
+    def _next(self) -> None:
+        """Start the next request of the pipeline."""
+        self._held = self.flow.write_paused
+        if not self._held:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            self.flow.resume_reading()  # the last of them may not be whole yet
 
     def _log(self, exchange: _Exchange, status: int, size: int) -> None:
         log_request(
@@ -331,12 +410,51 @@ class FairwayProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client reads too slowly: take no more requests from it."""
         super().pause_writing()
-        self.flow.pause_reading()
+        self.flow.pause_reading()  # and start no more: see _next
 
     def resume_writing(self) -> None:
         """The client caught up."""
         super().resume_writing()
-        self.flow.resume_reading()
+        if self._held and self.pipeline:
+            self._next()
+        else:
+            self.flow.resume_reading()
+
+    # -- clients that hold things up
+
+    def check(self, now: float) -> None:
+        """End the connection if its client takes too long; called every now and then, ``now`` being the loop's time."""
+        if self.transport.is_closing() or self.flow.write_paused:
+            self._check_reader(now)
+            return
+        self._unread = None
+        if self._waiting_since is None:
+            idle = self.cycle is not None and self.cycle.response_complete
+            if idle and now - self._answered_at > self.settings.keep_alive_s:
+                self.transport.close()
+            return
+        if self.flow.read_paused:  # then it is the server that keeps the client waiting
+            self._waiting_since = now
+        elif now - self._waiting_since > self.settings.read_timeout_s:
+            self._time_out()
+
+    def _check_reader(self, now: float) -> None:
+        """Drop a client that takes its answers too slowly, or never."""
+        unread = self.transport.get_write_buffer_size()
+        if self._unread is None or unread <= self._unread - _PROGRESS_BYTES:
+            self._unread, self._unread_since = unread, now
+        elif now - self._unread_since > self.settings.read_timeout_s:
+            self.transport.abort()
+
+    def _time_out(self) -> None:
+        if not self._begun:  # it connected, and said nothing
+            self.transport.close()
+            return
+        limit = self.settings.read_timeout_s
+        text = (
+            f"the request did not arrive whole within {limit:g} s; send it faster, or raise read_timeout_s in [serve]"
+        )
+        self._refuse(InvalidRequest(text), 408)
 
     def _target(self) -> tuple[str, str | None] | None:
         paths = self.paths
@@ -356,28 +474,58 @@ class FairwayProtocol(HttpToolsProtocol):
         try:
             httptools.parse_url(url).path.decode("ascii")
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError):
-            raise _BadHead(400, "the request's target is not a valid path; percent-encode it") from None
+            text = "the request's target is not a valid path; percent-encode it"
+            raise _BadHead(InvalidRequest(text)) from None
         super().on_headers_complete()
+        if expect:  # an answer without "100 Continue" leaves open whether the body follows
+            self.cycle.keep_alive = False
 
-    def _refuse_head(self, status: int, text: str) -> None:
-        """Answer what cannot be parsed any further, and close."""
+    def _refuse(self, error: FairwayError, status: int = 0) -> None:
+        """Answer what cannot be read any further, once all that came before it is answered, and close."""
+        self._deaf = True
+        self._waiting_since = None
         if self.transport.is_closing():
             return
-        too_long = status in (413, 414, 431)
-        body = encode_error(
-            RequestTooLarge(text) if too_long else InvalidRequest(text) if status < 500 else FairwayError(text)
-        )
-        head = [STATUS_LINE[status]]
-        head += (_OK, str(len(body)).encode(), b"\r\nconnection: close\r\n\r\n", body)
-        self.transport.write(b"".join(head))
-        self.transport.close()
+        cycle: Any = self.cycle
+        if cycle is None or self._in_head or not cycle.more_body:
+            self._queue(self._refusal(error, status))
+        elif isinstance(cycle, _Exchange):
+            cycle.refused = cycle.refused or error
+            cycle.status = status if cycle.refused is error else 0
+            cycle.body, cycle.more_body, cycle.keep_alive = b"", False, False
+            if cycle.current:
+                self._run(cycle)
+        elif self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()
+            self._queue(self._refusal(error, status))
+        else:  # its handler waits for the rest of the body, and notices the end of the connection
+            if not cycle.response_started:
+                cycle.response_started = True
+                self._begin(self._refusal(error, status))
+            self.transport.close()
+
+    def _refusal(self, error: FairwayError, status: int) -> _Exchange:
+        exchange = _Exchange("", None, self.url, keep_alive=False)
+        exchange.more_body = False
+        exchange.refused, exchange.status = error, status
+        return exchange
+
+    def _queue(self, exchange: _Exchange) -> None:
+        """Begin an exchange, now or when those before it are answered."""
+        previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]
+        if not self.pipeline and (previous is None or previous.response_complete):
+            self._begin(exchange)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
 
 
 class _BadHead(Exception):
     """A request whose head is refused."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, error: FairwayError, status: int = 0) -> None:
+        super().__init__(str(error))
+        self.error = error
         self.status = status
 
 

@@ -1,0 +1,146 @@
+"""Clients that are slow, silent, greedy or broken: they harm nobody but themselves. On both lanes."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from fairway.bundle.format import Bundle
+from fairway.serving.app import RunningServer, serve
+from fairway.serving.settings import ServeSettings
+from tests.serving.conftest import request_of
+
+INFER = b"/v2/models/linear/infer"
+BODY = json.dumps(request_of()).encode()
+READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\n\r\n"
+H2C = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+CHUNKED = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % INFER
+
+
+def message(body: bytes = BODY, extra: bytes = b"", declared: int | None = None) -> bytes:
+    length = len(body) if declared is None else declared
+    return b"POST %s HTTP/1.1\r\nhost: x\r\n%scontent-length: %d\r\n\r\n" % (INFER, extra, length) + body
+
+
+@pytest.fixture(scope="module", params=["fast lane", "starlette"])
+def impatient(request: pytest.FixtureRequest, bundles: tuple[Bundle, ...]) -> Iterator[RunningServer]:
+    """A server that waits a quarter of a second for its clients."""
+    settings = ServeSettings(port=0, fast_lane=request.param == "fast lane", read_timeout_s=0.25)
+    with serve(bundles, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+def connection(impatient: RunningServer) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as made:
+        yield made
+    answer = httpx.post(impatient.url + INFER.decode(), json=request_of())
+    assert answer.status_code == 200  # whatever the test did, the next client is served
+
+
+def statuses(connection: socket.socket) -> list[int]:
+    """Of all answers until the server ends the connection."""
+    stream, found = connection.makefile("rb"), []
+    while line := stream.readline():
+        found.append(int(line.split()[1]))
+        length = 0
+        while header := stream.readline().strip():
+            name, _, value = header.partition(b":")
+            length = int(value) if name == b"content-length" else length
+        body = json.loads(stream.read(length))
+        assert (found[-1] == 200) == ("error" not in body)
+    return found
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"P", b"POST %s HTTP/1.1\r\nhost: x\r\nx-" % INFER, message(BODY[:-9], declared=len(BODY)), CHUNKED + b"5\r\nab"],
+)
+def test_a_request_that_never_ends_is_told_so(connection: socket.socket, start: bytes) -> None:
+    connection.sendall(start)
+    assert statuses(connection) == [408]
+
+
+def test_a_trickle_buys_no_time(connection: socket.socket) -> None:
+    connection.sendall(b"POST %s HTTP/1.1\r\nx-long: " % INFER)
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    trickled = 0
+    while not poll.poll(20):
+        connection.sendall(b"a")
+        trickled += 1
+    assert 0 < trickled < 500
+    assert statuses(connection) == [408]
+
+
+@pytest.mark.parametrize("said", [b"", b"\r\n\r\n"])
+def test_a_client_that_says_nothing_is_let_go(connection: socket.socket, said: bytes) -> None:
+    connection.sendall(said)
+    assert statuses(connection) == []
+
+
+@pytest.mark.parametrize("request_bytes", [message(), READY, message(b'{"inputs": 7}')])
+def test_a_client_that_takes_no_answers_is_not_read_any_further_and_dropped(
+    impatient: RunningServer, request_bytes: bytes
+) -> None:
+    many = request_bytes * (2**20 // len(request_bytes))
+    with socket.socket() as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.connect(("127.0.0.1", impatient.port))
+        greedy.setblocking(False)
+        poll = select.poll()
+        poll.register(greedy, select.POLLOUT)
+        sent = 0
+        while True:
+            (event,) = poll.poll(20_000)
+            if event[1] & (select.POLLERR | select.POLLHUP):
+                break  # dropped
+            try:
+                sent += greedy.send(many[sent % len(many) :])
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                break
+            assert sent < 64 * 2**20  # what the kernel's buffers hold is a tenth of that
+    assert httpx.post(impatient.url + INFER.decode(), json=request_of()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (message() + b"\x16\x03\x01 what?\r\n\r\n", [200, 400]),
+        (message() + READY + message() + b"\x00", [200, 200, 200, 400]),
+        (message() + message() + CHUNKED + b"zz\r\n", [200, 200, 400]),
+        (READY + CHUNKED + b"zz\r\n" + message(), [200, 400]),
+        (CHUNKED + b"5\r\nabcde\r\nzz\r\n" + message(), [400]),
+        (message() + message(extra=b"x: " + b"a" * 200_000 + b"\r\n"), [200, 431]),
+        (message() + message(extra=H2C) + READY + message(extra=H2C) + b"?", [200, 200, 200, 200, 400]),
+        (message(extra=H2C) * 1200 + b"?", [200] * 1200 + [400]),
+        (b"CONNECT elsewhere:80 HTTP/1.1\r\nhost: x\r\n\r\n", [400]),
+    ],
+)
+def test_what_cannot_be_read_takes_nothing_from_the_requests_before_it(
+    connection: socket.socket, sent: bytes, answers: list[int]
+) -> None:
+    connection.sendall(sent)
+    assert statuses(connection) == answers
+
+
+def test_an_early_answer_to_a_client_that_asked_before_its_body_ends_the_connection(connection: socket.socket) -> None:
+    """Whether the body still follows would be anybody's guess."""
+    connection.sendall(
+        b"POST /v2/models/linear HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+    )
+    assert statuses(connection) == [405]
+
+
+def test_an_error_quotes_no_more_of_a_request_than_a_person_reads(impatient: RunningServer) -> None:
+    answer = httpx.post(impatient.url + INFER.decode(), json=request_of(name="y" * 1_000_000))
+    assert answer.status_code == 400
+    assert "no input is called 'yyy" in answer.json()["error"]
+    assert len(answer.content) < 10_000
