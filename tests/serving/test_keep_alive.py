@@ -10,6 +10,7 @@ import pytest
 from fairway.bundle.format import Bundle
 from fairway.serving.app import serve
 from fairway.serving.settings import ServeSettings
+from tests.serving.conftest import request_of
 
 
 @pytest.mark.parametrize("fast_lane", [True, False])
