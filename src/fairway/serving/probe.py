@@ -153,7 +153,9 @@ def main() -> None:
         except FairwayError as error:
             sys.stderr.write(str(error))
             raise SystemExit(1) from None
-    sys.stdout.buffer.write(msgspec.json.encode(observed))
+    # With PYTHONUNBUFFERED, sys.stdout.buffer is the raw file, which may write a part only and say so to nobody.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # noqa: PTH123 (a descriptor, not a path)
+        out.write(msgspec.json.encode(observed))
 
 
 if __name__ == "__main__":
