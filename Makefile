@@ -61,15 +61,15 @@ $(UV):
 
 $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(UV)
 	@echo "installing the package and what the demo needs"
-	@$(UV) pip install -q --require-hashes -r requirements/demo.txt
+	@$(UV) pip install -q --compile-bytecode --require-hashes -r requirements/demo.txt
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt requirements/torch.txt pyproject.toml | $(UV)
 	@echo "installing the package and what the tests need"
-	@$(UV) pip install -q --require-hashes -r requirements/dev.txt
+	@$(UV) pip install -q --compile-bytecode --require-hashes -r requirements/dev.txt
 	@if [ "$(PYVER)" = 3.11 ] || [ -n "$(TORCH)" ]; then \
-	  $(UV) pip install -q --require-hashes -r requirements/torch.txt \
+	  $(UV) pip install -q --compile-bytecode --require-hashes -r requirements/torch.txt \
 	  || echo "PyTorch could not be installed: its tests will be skipped (put a CPU wheel of it where UV_FIND_LINKS points)"; fi
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@

@@ -154,7 +154,7 @@ def main() -> None:
             sys.stderr.write(str(error))
             raise SystemExit(1) from None
     # With PYTHONUNBUFFERED, sys.stdout.buffer is the raw file, which may write a part only and say so to nobody.
-    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # noqa: PTH123 (a descriptor, not a path)
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
         out.write(msgspec.json.encode(observed))
 
 
