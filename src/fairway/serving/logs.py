@@ -6,8 +6,14 @@ The library never configures logging; the command line calls :func:`configure_lo
 from __future__ import annotations
 
 import logging
+import os
+import select
 import sys
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
 
 import orjson
 
@@ -18,13 +24,104 @@ def configure_logging(level: int = logging.INFO) -> None:
     """Send Fairway's logs at ``level`` and above, and every other library's warnings, to stderr as ECS JSON lines."""
     import ecs_logging
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _handler()
     general = ecs_logging.StdlibFormatter(exclude_fields=["process", "log.origin", "log.original"])
     handler.setFormatter(_Formatter(general))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("fairway").setLevel(level)
+
+
+def _handler() -> logging.Handler:
+    try:
+        return QueuedLines(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):  # closed, or not a file
+        return logging.StreamHandler(sys.stderr) if sys.stderr is not None else logging.NullHandler()
+
+
+class QueuedLines(logging.Handler):
+    """Lines to a file descriptor, written by a thread: whoever logs never waits for whoever reads the log.
+
+    Parameters
+    ----------
+    descriptor : int
+    limit : int
+        With so many lines unwritten, further ones are dropped. How many is told, in a line, once there is room again.
+    patience_s : float
+        How long :meth:`close` waits for the reader to take what is left.
+    write : callable
+        Writes bytes to the descriptor and says how many it took.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        limit: int = 10_000,
+        patience_s: float = 1.0,
+        write: Callable[[int, bytes], int] = os.write,
+    ) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._limit = limit
+        self._patience_s = patience_s
+        self._write = write
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line."""
+        if self._lines.qsize() >= self._limit:
+            self._dropped += 1
+            return
+        try:
+            line = self.format(record)
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                self._lines.put(self.format(_dropped(dropped)))
+            self._lines.put(line)
+        except Exception:  # noqa: BLE001 (as logging's own handlers do)
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Write what is left, if somebody takes it."""
+        self._lines.put(None)
+        self._thread.join(self._patience_s)
+        super().close()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            lines = [self._lines.get()]
+            time.sleep(_GATHER_S)  # to be woken for each line would cost the server more than the line does
+            while lines[-1] is not None and len(lines) < _LINES_PER_WRITE:
+                try:
+                    lines.append(self._lines.get_nowait())
+                except Empty:
+                    break
+            ended = lines[-1] is None
+            content = "".join(f"{line}\n" for line in lines if line is not None).encode(errors="backslashreplace")
+            while content:
+                try:
+                    content = content[self._write(self._descriptor, content) :]
+                except BlockingIOError:
+                    select.select([], [self._descriptor], [])
+                except OSError:  # nobody reads, or the disk is full
+                    break
+
+
+_LINES_PER_WRITE = 1000
+_GATHER_S = 0.02
+
+
+def _dropped(count: int) -> logging.LogRecord:
+    said = "log_lines_dropped"
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, said, (), None)
+    record.count = count
+    return record
 
 
 class _Formatter(logging.Formatter):

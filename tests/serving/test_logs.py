@@ -1,0 +1,91 @@
+"""Logging never keeps a server waiting, whatever becomes of its reader."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+
+from fairway.bundle.format import Bundle
+from fairway.serving.logs import QueuedLines
+from tests.serving.conftest import request_of
+
+
+def record(text: str) -> logging.LogRecord:
+    return logging.LogRecord("fairway", logging.INFO, __file__, 0, text, (), None)
+
+
+def test_lines_are_written_whole_and_in_order_however_little_the_reader_takes_at_a_time() -> None:
+    written = bytearray()
+
+    def write(_: int, content: bytes) -> int:
+        written.extend(content[:7])
+        return min(7, len(content))
+
+    handler = QueuedLines(2, write=write, patience_s=20)
+    texts = [f"line {n} ünd half a pair \ud800" for n in range(500)]
+    for text in texts:
+        handler.handle(record(text))
+    handler.close()
+    assert written.decode().splitlines() == [text.replace("\ud800", "\\ud800") for text in texts]
+
+
+def test_above_the_limit_lines_are_dropped_and_counted() -> None:
+    written: list[str] = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    def write(_: int, content: bytes) -> int:
+        entered.set()
+        assert go_on.wait(20)
+        written.append(content.decode())
+        return len(content)
+
+    handler = QueuedLines(2, limit=3, write=write, patience_s=20)
+    handler.handle(record("first"))
+    assert entered.wait(20)
+    for n in range(10):
+        handler.handle(record(str(n)))
+    go_on.set()
+    while len("".join(written).split()) < 4:
+        assert go_on.wait(20)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.handle(record("last"))
+    handler.close()
+    assert "".join(written).split() == ["first", "0", "1", "2", "log_lines_dropped", "last"]
+
+
+def test_a_reader_that_left_or_a_full_disk_are_no_matter() -> None:
+    calls = []
+
+    def write(_: int, content: bytes) -> int:
+        calls.append(content)
+        raise BrokenPipeError
+
+    handler = QueuedLines(2, write=write, patience_s=20)
+    handler.handle(record("a"))
+    handler.close()
+    assert b"".join(calls) == b"a\n"
+
+
+def test_a_server_whose_log_nobody_reads_answers_and_stops(bundles: tuple[Bundle, ...], tmp_path: Path) -> None:
+    reader, writer = os.pipe()  # 64 KiB, about 200 requests
+    command = [sys.executable, "-m", "fairway", "serve", str(bundles[0].path), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer, cwd=tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            with httpx.Client(base_url=url, timeout=20) as http:
+                for _ in range(1000):
+                    assert http.post("/v2/models/linear/infer", json=request_of()).status_code == 200
+            process.send_signal(2)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            os.close(reader)
+            os.close(writer)
