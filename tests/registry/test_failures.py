@@ -188,3 +188,26 @@ def test_every_method_says_when_the_registry_is_gone(tmp_path: Path, call: str) 
         folder.rename(tmp_path / "gone")
         with pytest.raises(RegistryUnavailable, match="check that its folder exists"):
             CALLS[call](registry)
+
+
+def test_a_registry_whose_file_is_removed_is_gone_and_one_put_in_its_place_is_followed(
+    local: RegistrySettings, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """As SQLite sees it, a removed file lives on for whoever has it open."""
+    backup = tmp_path / "backup.db"
+    with Registry.open(local) as registry:
+        registry.register(make_bundle(name="one"))
+        file = Path(local.url.removeprefix("sqlite:///"))
+        with sqlite3.connect(file) as source, sqlite3.connect(backup) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+        registry.register(make_bundle(name="two"))
+        for path in file.parent.glob(f"{file.name}*"):
+            path.unlink()
+        for call in (registry.revision, registry.models, lambda: registry.record("one", Action.REFUSED, "test")):
+            with pytest.raises(RegistryUnavailable, match="No such file"):
+                call()
+        assert not file.exists()
+        backup.rename(file)
+        assert registry.models() == ("one",)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from fairway.core.errors import InvalidConfig
+from fairway.core.errors import InvalidConfig, RegistryUnavailable
 from fairway.core.extras import require
 from fairway.registry.errors import database_failed, disk_failed, masked
 
@@ -41,6 +41,7 @@ class Database:
         self.lock_timeout_s = lock_timeout_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = self._sqlite_engine() if self.is_sqlite else self._postgres_engine()
+        self._identity: tuple[int, int] | None = None
         self._writing = self._engine.execution_options(fairway_write=True)
 
     @property
@@ -76,8 +77,26 @@ class Database:
         """Close every connection."""
         self._engine.dispose()
 
+    def _follow_file(self) -> None:
+        """SQLite would go on with a file that was removed or replaced, whose state nobody else shares."""
+        if self.file is None:
+            return
+        try:
+            status = self.file.stat()
+        except OSError as error:
+            if self._identity is None:
+                return  # it is to be made
+            raise RegistryUnavailable(
+                f"the registry at {self.where} is gone ({error.strerror}); check that its folder exists, or put it back"
+            ) from None
+        identity = (status.st_dev, status.st_ino)
+        if self._identity not in (None, identity):
+            self._engine.dispose()
+        self._identity = identity
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
+        self._follow_file()
         try:
             yield
         except IntegrityError:
