@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import numpy as np
+import pytest
 
 from fairway.bundle.format import Bundle, read_bundle
+from fairway.core.errors import InvalidBundle
+from fairway.core.manifest import Processing, Step
 from fairway.model import Model
 from tests.conftest import Digits
 
@@ -13,3 +19,20 @@ def test_a_bundle_answers_what_the_original_answers(digits: Digits, digits_bundl
     with Model(read_bundle(digits_bundle.path)) as model:
         answer = model.infer({"x": digits.x_test})
     np.testing.assert_allclose(answer["probabilities"], digits.model.predict_proba(digits.x_test), atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["absolute", "beside"])
+def test_an_engine_file_outside_the_bundle_is_never_loaded(digits_bundle: Bundle, place: str) -> None:
+    graph = str(digits_bundle.file("model.onnx")) if place == "absolute" else f"../{digits_bundle.path.name}/model.onnx"
+    manifest = digits_bundle.manifest
+    elsewhere = msgspec.structs.replace(manifest, engine=msgspec.structs.replace(manifest.engine, file=graph))
+    with pytest.raises(InvalidBundle, match="has no file"):
+        Model(Bundle(digits_bundle.path, elsewhere))
+
+
+def test_a_steps_file_outside_the_bundle_is_never_read(digits_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    step = Step("tokenize", {"file": str(tmp_path / "tokenizer.json"), "input": "x", "outputs": [], "max_length": 8})
+    manifest = msgspec.structs.replace(digits_bundle.manifest, processing=Processing(pre=(step,)))
+    with pytest.raises(InvalidBundle, match="has no file"):
+        Model(Bundle(digits_bundle.path, manifest))

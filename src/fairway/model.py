@@ -29,6 +29,7 @@ class Model:
 
     def __init__(self, bundle: Bundle) -> None:
         self.manifest: Manifest = bundle.manifest
+        _check_files(bundle)
         self._pre = tuple(load_step(step, bundle.path) for step in self.manifest.processing.pre)
         self._post = tuple(load_step(step, bundle.path) for step in self.manifest.processing.post)
         self._engine = load_engine(self.manifest.engine, bundle.path)
@@ -63,3 +64,11 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_files(bundle: Bundle) -> None:
+    """Whatever the engine and the steps read was verified with the bundle: nothing beside or outside it."""
+    processing = bundle.manifest.processing
+    named = [step.parameters["file"] for step in (*processing.pre, *processing.post) if "file" in step.parameters]
+    for name in (bundle.manifest.engine.file, *named):
+        bundle.file(str(name))

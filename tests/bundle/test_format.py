@@ -219,3 +219,17 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path, what: str) -> None
 def test_a_file_that_the_manifest_does_not_list_cannot_be_asked_for(bundle: Bundle) -> None:
     with pytest.raises(InvalidBundle, match=r"no file '../x'; it has: empty, model.onnx"):
         bundle.file("../x")
+
+
+@pytest.mark.parametrize("engine", [{"max_batch": 0}, {"max_batch": -1}, {"threads": -1}, {"threads": 10**9}])
+def test_engine_settings_that_no_server_could_run_with_are_damage(bundle: Bundle, engine: dict[str, int]) -> None:
+    content = msgspec.json.decode((bundle.path / MANIFEST).read_bytes()) | {"engine": engine}
+    (bundle.path / MANIFEST).write_bytes(msgspec.json.encode(content))
+    with pytest.raises(InvalidBundle, match=next(iter(engine))):
+        read_bundle(bundle.path)
+
+
+def test_a_pipe_in_the_manifests_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(InvalidBundle, match="not a bundle"):
+        read_bundle(tmp_path)

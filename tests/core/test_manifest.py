@@ -31,7 +31,7 @@ MANIFESTS = st.builds(
         st.from_regex(r"[a-z]{1,8}\.[a-z]{1,4}", fullmatch=True).filter(
             lambda n: n not in ("manifest.json", "signature.json")
         ),
-        st.builds(FileEntry, sha256=st.text(), size=st.integers(0, 2**50)),
+        st.builds(FileEntry, sha256=st.from_regex("[0-9a-f]{64}", fullmatch=True), size=st.integers(0, 2**50)),
         max_size=3,
     ),
     engine=st.builds(EngineSpec, threads=st.integers(0, 8), max_batch=st.integers(1, 512)),

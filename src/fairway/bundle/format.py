@@ -182,6 +182,8 @@ def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     directory = Path(path)
     source = directory / MANIFEST
     try:
+        if not source.is_file():  # a pipe would never end
+            raise FileNotFoundError
         if source.stat().st_size > MAX_MANIFEST_BYTES:
             raise InvalidBundle(f"{source} is larger than {MAX_MANIFEST_BYTES:,} bytes: not a manifest")
         raw = source.read_bytes()

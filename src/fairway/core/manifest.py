@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,8 +21,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the bundle: ``sha256`` as 64 hex digits, ``size`` in bytes."""
 
-    sha256: str
-    size: int
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,8 +46,8 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     name: str = "onnxruntime"
     file: str = "model.onnx"
-    threads: int = 1
-    max_batch: int = 64
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 1
+    max_batch: Annotated[int, msgspec.Meta(ge=1)] = 64
     batching: bool = True
     cost: Cost | None = None
 
