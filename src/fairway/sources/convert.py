@@ -18,7 +18,7 @@ import numpy as np
 from fairway.bundle.format import Bundle, write_bundle
 from fairway.bundle.samples import SAMPLES, encode_samples
 from fairway.core.errors import ConversionMismatch, FairwayError, InvalidConfig
-from fairway.core.manifest import NAME, Lineage, Manifest
+from fairway.core.manifest import NAME, FileEntry, Lineage, Manifest
 from fairway.core.tensors import TensorSpec
 from fairway.model import Model
 from fairway.sources.agreement import TOLERANCES, Agreement, check_agreement
@@ -145,7 +145,7 @@ _CONVERTERS = {
 
 def _checked(candidate: Candidate, context: Context, name: str) -> tuple[Candidate, Rows, Agreement]:
     rows = rows_for(candidate.inputs, context.reference, context.label)
-    with Model(Bundle(candidate.folder, _manifest(candidate, name, context.task))) as model:
+    with Model(_draft(candidate, name, context.task)) as model:
         agreement = check_agreement(candidate.original, model, rows)
         if candidate.takes_missing and not _has_missing(rows) and not _agrees_on_missing(candidate, model, rows):
             candidate = replace(candidate, inputs=tuple(map(_without_missing, candidate.inputs)))
@@ -180,6 +180,14 @@ def _has_missing(rows: Rows) -> bool:
 
 def _without_missing(spec: TensorSpec) -> TensorSpec:
     return msgspec.structs.replace(spec, allow_nan=False)
+
+
+def _draft(candidate: Candidate, name: str, task: str) -> Bundle:
+    """The bundle as it will be; its files are not hashed yet."""
+    paths = [path for path in candidate.folder.rglob("*") if path.is_file()]
+    files = {p.relative_to(candidate.folder).as_posix(): FileEntry("0" * 64, p.stat().st_size) for p in paths}
+    manifest = _manifest(candidate, name, task)
+    return Bundle(candidate.folder, msgspec.structs.replace(manifest, files=files))
 
 
 def _manifest(candidate: Candidate, name: str, task: str) -> Manifest:
