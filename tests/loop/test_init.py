@@ -36,7 +36,7 @@ def test_what_it_writes_is_read_and_run(folder: Path, source: str, trust: bool, 
     assert (settings.data.test, settings.data.label) == ("test.parquet", "digit")
     assert settings.gate
     edit(folder, '# features = ["*"]', 'features = ["pixel_*"]\n# as a person would, after a look: not')
-    edit(folder, "at_rps = 50", "at_rps = 1000")
+    edit(folder, "at_rps = 200", "at_rps = 1000")
     edit(folder, "max = 50,", "max = 5000,")
     road = run(project=Project.find())
     assert (road.version, road.refused) == (1, "")

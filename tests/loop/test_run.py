@@ -81,6 +81,22 @@ def test_the_source_before_is_the_version_before(released: Path) -> None:
     assert (road.release.champion, road.release.challenger) == (2, 1)
 
 
+def test_a_module_that_the_source_imports_is_an_input(tmp_path: Path) -> None:
+    write = (tmp_path / "fairway.toml").write_text
+    write('[model]\nname = "m"\nsource = "train:fit"\n[data]\ntest = "t.csv"\n')
+    (tmp_path / "parts").mkdir()
+    helper = tmp_path / "parts" / "layers.py"
+    for text in ("size = 1", "size = 2"):
+        helper.write_text(text)
+        work = Project.find(tmp_path).work()
+        assert work == Project.find(tmp_path).work()
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        (tmp_path / ".venv" / "other.py").write_text(text)
+        assert work == Project.find(tmp_path).work()
+    helper.write_text("size = 1")
+    assert Project.find(tmp_path).work() != work
+
+
 @pytest.mark.parametrize("promoted_before", [False, True])
 def test_what_was_rolled_back_does_not_come_back_by_itself(released: Path, promoted_before: bool) -> None:
     if promoted_before:

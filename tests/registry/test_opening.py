@@ -120,6 +120,7 @@ def test_opening_a_registry_that_is_up_to_date_does_without_alembic_fsspec_and_p
         ("mysql://ann:secret@db/fairway", "mysql"),
         ("not a url", "cannot be read"),
         ("postgresql://ann:sec@ret:word@db:port/fairway", "cannot be read"),
+        ("postgresql://ann:s3cr@sec@db.invalid/fairway", "%40"),
     ],
 )
 def test_a_url_that_names_no_registry_is_an_error_without_its_password(url: str, message: str, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairway.serving.app import RunningServer
+from fairway.bundle.format import Bundle
+from fairway.serving.app import RunningServer, serve
+from fairway.serving.settings import ServeSettings
 
 FEATURES, CLASSES = 4, 3
 INFER = "/v2/models/linear/infer"
@@ -266,6 +268,21 @@ def test_compressed_bodies_are_read(
     expect(http.post(INFER, content=body[:-4], headers=headers), 400, "truncated")
     expect(http.post(INFER, content=b"plain", headers=headers), 400, encoding)
     good()
+
+
+@pytest.mark.parametrize("encodings", [("gzip", "identity"), ("identity", "gzip")])
+def test_encodings_on_two_lines_are_one_list(http: httpx.Client, encodings: tuple[str, str]) -> None:
+    body = gzip.compress(json.dumps(request_of()).encode())
+    headers = [("content-encoding", encoding) for encoding in encodings]
+    assert http.post(INFER, content=body, headers=headers).status_code == 200
+
+
+def test_ten_megabytes_that_no_model_takes_are_told_so_and_the_next_request_works(bundles: tuple[Bundle, ...]) -> None:
+    with serve(bundles[0], settings=ServeSettings(port=0)) as running, httpx.Client(base_url=running.url) as http:
+        content = json.dumps(request_of(data=[0.125] * 1_500_000)).encode()
+        assert len(content) > 10_000_000
+        expect(http.post("/v2/models/linear/infer", content=content), 400, "4 values", "1500000 were sent")
+        assert http.post("/v2/models/linear/infer", json=request_of()).status_code == 200
 
 
 def test_an_unknown_content_encoding_is_415(http: httpx.Client, good: Callable[[], None]) -> None:

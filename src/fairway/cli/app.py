@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -98,9 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, Abort):
         sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written: nothing is left half-done
-        what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        where = f": {error.filename}" if error.filename else ""
+        advice = "; free some space, or raise the limit, then run it again" if error.errno in _NO_SPACE else ""
+        what = f"{error.strerror or error}{where}{advice}"
         sys.exit(_refuse("system", what, BROKEN, json="--json" in given))
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _refuse(code: str, message: str, status: int, *, json: bool) -> int:

@@ -119,7 +119,7 @@ def _text(
         "# Bounds: min, max, slice_min, slice_max, max_drop, max_rise.",
         "[gate]",
         *_quality(task, table, label),
-        "latency_p99_ms = { max = 50, at_rps = 50 }  # as served, at this many requests per second",
+        f"latency_p99_ms = {{ max = 50, at_rps = {_load(source)} }}  # as served, at this many requests per second",
         f"memory_mb = {{ max = {_memory(source)} }}",
         "error_rate = { max = 0.01 }  # live traffic is judged by this and by the latencies",
         "",
@@ -161,9 +161,18 @@ def _quality(task: str, table: Table, label: str) -> list[str]:
 
 def _memory(source: str) -> int:
     """Generous: the runtime's own 150 MB, and the weights three times over."""
+    return 300 + 100 * math.ceil(3 * _size(source) / 1e8)
+
+
+def _load(source: str) -> int:
+    """Measuring takes 1,000 requests: seconds for a small model; a large one would not keep up with many at once."""
+    return 200 if _size(source) < 1e7 else 20
+
+
+def _size(source: str) -> int:
     path = Path(source)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else []
-    return 300 + 100 * math.ceil(3 * sum(file.stat().st_size for file in files) / 1e8)
+    return sum(file.stat().st_size for file in files)
 
 
 def _relative(path: str, target: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from fairway.bundle.format import file_digest
 from fairway.core.errors import InvalidConfig
 from fairway.settings import FILE, Settings, default_settings, read_settings
+from fairway.sources.checkpoints import REFERENCE
 from fairway.sources.settings import DataSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -106,8 +108,8 @@ class Project:
         from fairway import version
 
         settings = self.settings
-        given = [self.model.source, self.data.test, self.data.reference]
-        module = self.model.source.partition(":")[0].replace(".", "/") + ".py"
+        given = [name for name in (self.model.source, self.data.test, self.data.reference) if name]
+        code = _modules(self.root) if REFERENCE.fullmatch(self.model.source) else []
         tables = [
             "model",
             "data",
@@ -120,10 +122,20 @@ class Project:
         identity = {
             "version": version(),
             "settings": {table: msgspec.to_builtins(getattr(settings, table)) for table in tables},
-            "files": {name: _fingerprint(self.root / name) for name in (*given, module) if name},
+            "files": {name: _fingerprint(self.root / name) for name in (*given, *code)},
         }
         key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
         return self.state / "work" / self.model.name / key
+
+
+def _modules(root: Path) -> list[str]:
+    """Every Python file of the project: which of them a callable imports is known only once it has run."""
+    found: list[str] = []
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        folders[:] = [n for n in folders if n[0] not in "._" and not (here / n / "pyvenv.cfg").exists()]
+        found += [(here / name).relative_to(root).as_posix() for name in files if name.endswith(".py")]
+    return sorted(found)
 
 
 def _fingerprint(path: Path) -> str:

@@ -136,14 +136,19 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+_UNREADABLE = (
+    "registry.url cannot be read; write sqlite:///path/registry.db or postgresql://user:password@host/name "
+    "(with '@', ':' and '/' in a password written as %40, %3A and %2F)"
+)
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise InvalidConfig(
-            "registry.url cannot be read; write sqlite:///path/registry.db or postgresql://user:password@host/name "
-            "(with '@', ':' and '/' in a password written as %40, %3A and %2F)"
-        ) from None
+        raise InvalidConfig(_UNREADABLE) from None
+    if "@" in (parsed.host or ""):  # the rest of a password, which a driver would quote as the host it cannot find
+        raise InvalidConfig(_UNREADABLE)
     backend = "postgresql" if parsed.drivername == "postgres" else parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
         raise InvalidConfig(f"registry.url names {backend!r}; a registry is on sqlite:///… or postgresql://…")

@@ -34,6 +34,7 @@ _MAX_PATHS = 1024
 _PROGRESS_BYTES = 65536
 _ROUTE_KEY = ROUTE_KEY.encode()
 _BINARY = BINARY_HEADER.encode()
+_ENCODING = b"content-encoding"
 
 
 def infer_target(path: bytes) -> tuple[str, str | None] | None:
@@ -222,6 +223,8 @@ class FairwayProtocol(HttpToolsProtocol):
             self._to_asgi()
             return
         headers = dict(self.headers)
+        if _ENCODING in headers:  # lines of one name are one list (RFC 9110, 5.3)
+            headers[_ENCODING] = b",".join(value for name, value in self.headers if name == _ENCODING)
         keep_alive = self.parser.should_keep_alive()
         if b"connection" in headers and self.parser.get_http_version() == "1.0":
             keep_alive = False
@@ -301,7 +304,7 @@ class FairwayProtocol(HttpToolsProtocol):
             exchange.body = b""
             if _BINARY in headers:
                 raise refuse_binary()
-            encoding = headers.get(b"content-encoding")
+            encoding = headers.get(_ENCODING)
             if encoding is not None:
                 body = decompress(bytes(body), encoding, self.settings.max_body_bytes)
             key = headers.get(_ROUTE_KEY)
@@ -322,9 +325,7 @@ class FairwayProtocol(HttpToolsProtocol):
 
     def _answer(self, exchange: _Exchange, outcome: Outcome) -> None:
         """Encode and write."""
-        exchange.ticket = (
-            None  # it holds this exchange, through the callback: without the circle, both are freed at once
-        )
+        exchange.ticket = None  # it holds this exchange: without the circle, both are freed at once
         if exchange.disconnected or self.transport.is_closing():  # what broke is told only after this turn of the loop
             return
         status, extra = 200, b""

@@ -184,7 +184,9 @@ class RestRoutes:
             body += chunk
             if len(body) > self._limit:
                 raise too_large(self._limit)
-        encoding = request.headers.get("content-encoding")
+        encoding = ",".join(
+            request.headers.getlist("content-encoding")
+        )  # lines of one name are one list (RFC 9110, 5.3)
         return decompress(bytes(body), encoding.encode("latin-1"), self._limit) if encoding else bytes(body)
 
     def _served(self, request: Request) -> ServedVersion:
