@@ -129,7 +129,7 @@ def _over_time(report: DriftReport) -> Markup:
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.grid(visible=False, axis="x")
-    ticks = times[:: -(-len(times) // _TICKS)]
+    ticks = spaced(times)
     axes.set_xticks(ticks, _clock_labels(ticks))
     figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=MUTED)
     largest = max((effect for look in report.looks for effect in look.effects.values()), default=0.0)
@@ -138,6 +138,22 @@ def _over_time(report: DriftReport) -> Markup:
         title="Effect over time",
         description=f"{len(report.looks)} looks; the largest effect is {largest:.3f} bits, and {report.min_effect:g} matter.",
     )
+
+
+def spaced(times: list[float]) -> list[float]:
+    """Those of ascending ``times`` whose labels do not run into each other: looks come when rows do, not evenly.
+
+    Examples
+    --------
+    >>> spaced([0.0, 1.0, 2.0, 70.0])
+    [0.0, 70.0]
+    """
+    least = (times[-1] - times[0]) / _TICKS
+    shown = times[:1]
+    for at in times[1:]:
+        if at - shown[-1] >= least:
+            shown.append(at)
+    return shown
 
 
 def _clock_labels(times: list[float]) -> list[str]:
