@@ -71,6 +71,8 @@ def test_a_missing_file_names_itself_and_the_command_that_writes_one(tmp_path: P
         ("port = 9000", 'port = "high"', ["line 18", "serve.port", "int"]),
         ("max_drop = 0.005", "max_dorp = 0.005", ["'gate.max_dorp'", "did you mean 'max_drop'?", "line 14"]),
         ("accuracy_score", "acuracy_score", ["line 14", "acuracy_score", "did you mean 'accuracy_score'?"]),
+        ("port = 9000", "[serve.models.digits]\nmax_bach = 9", ["line 19", "'serve.models.max_bach'", "'max_batch'?"]),
+        ("port = 9000", "[serve.models.digits]\nqueue = 9", ["valid here: max_batch, max_queue_requests,"]),
         ("where =", "were =", ["line 11", "'slices[0].were'", "did you mean 'where'?"]),
         ("max = 10", "min = 10, max_drop = 1", ["latency_p99_ms", "max_rise"]),
     ],

@@ -26,7 +26,7 @@ from fairway.serving.status import WIRE
 from fairway.serving.telemetry import Telemetry
 from fairway.settings import Settings
 
-MARKER = re.compile(r"^<!-- (\w+)(?:: (\w+))? -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- (\w+)(?:: ([\w.]+))? -->$", re.MULTILINE)
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`~?(?:[\w.]*\.)?(\w+)`")
 ROLE_IN_HTML = re.compile(r":(?:func|class|meth|mod|data|attr|exc):<code>~?(?:[\w.]*\.)?(\w+)</code>")
 ADVICE = Path(__file__).parents[1] / "reference" / "advice.toml"
@@ -68,10 +68,18 @@ def struct_of(name: str) -> type[msgspec.Struct]:
     """The struct that reads the table ``name``."""
     if name == "gate":
         return Limit
-    found: Any = next(field.type for field in _fields(Settings) if field.name == name)
-    while not isinstance(found, msgspec.inspect.StructType):
-        found = found.types[0] if isinstance(found, msgspec.inspect.UnionType) else found.item_type
-    kind: type[msgspec.Struct] = found.cls
+    kind: type[msgspec.Struct] = Settings
+    for part in name.split("."):
+        found: Any = next(field.type for field in _fields(kind) if field.name == part)
+        while not isinstance(found, msgspec.inspect.StructType):
+            match found:
+                case msgspec.inspect.UnionType():
+                    found = found.types[0]
+                case msgspec.inspect.DictType():
+                    found = found.value_type
+                case _:
+                    found = found.item_type
+        kind = found.cls
     return kind
 
 
@@ -102,6 +110,8 @@ def _type(kind: Any) -> str:
             return " or ".join(_type(each) for each in kind.types if not isinstance(each, msgspec.inspect.NoneType))
         case msgspec.inspect.VarTupleType():
             return f"array of {_type(kind.item_type)}s"
+        case msgspec.inspect.DictType():
+            return "table"
         case msgspec.inspect.LiteralType():
             return "one of " + ", ".join(f'`"{value}"`' for value in kind.values)
     word = {"Int": "integer", "Float": "float", "Str": "string", "Bool": "boolean"}[
@@ -116,7 +126,7 @@ def _default(field: msgspec.inspect.Field) -> str:
     if field.required:
         return "required"
     value = field.default
-    if value is None:
+    if value is None or value is msgspec.NODEFAULT:  # a table that is empty
         return "none"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"`{value:_}`" if value >= 10_000 else f"`{value}`"

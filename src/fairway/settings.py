@@ -19,7 +19,7 @@ from fairway.monitoring.settings import MonitorSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
 from fairway.rollout.settings import ReleaseSettings
-from fairway.serving.settings import ServeSettings
+from fairway.serving.settings import ModelServeSettings, ServeSettings
 from fairway.sources.settings import DataSettings, ModelSettings
 
 FILE = "fairway.toml"
@@ -124,6 +124,8 @@ def _explain(message: str, where: str, text: str) -> str:
 
 def _fields(path: str) -> tuple[str, ...]:
     """The keys that are valid in the table at ``path``."""
+    if path == "serve.models":
+        return ModelServeSettings.__struct_fields__
     head = re.split(r"[.\[]", path, maxsplit=1)[0]
     kind: Any = Limit if head == "gate" else _TABLES.get(head, Settings)
     return tuple(kind.__struct_fields__)
@@ -155,7 +157,9 @@ def _line(text: str, table: str, key: str) -> str:
         header = re.match(r"\s*\[\[?\s*([\w.\"-]+)\s*\]\]?", line)
         if header:
             seen += header[1] == name
-            inside = header[1] == name and seen == wanted
+            inside = (header[1] == name and seen == wanted) or (
+                name == "serve.models" and header[1].startswith(name)  # a table of tables
+            )
             if not table and header[1].partition(".")[0] == key:
                 return f", line {number}"
         elif inside and re.search(rf"\b{re.escape(key)}\"?\s*=", line):  # at its start, or in an inline table

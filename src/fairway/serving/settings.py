@@ -7,6 +7,32 @@ from typing import Annotated
 import msgspec
 
 
+class ModelServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The table ``[serve.models.NAME]``: limits of one model, for each of its versions. Absent keys are as in ``[serve]``.
+
+    Attributes
+    ----------
+    max_batch : int or None
+        Rows per engine call, where the bundle's own ``max_batch`` should not be taken.
+    max_queue_requests, max_queue_rows, concurrent_batches, cache_bytes, max_wait_us, max_queue_wait_s
+        As in ``[serve]``, for this model only.
+    memory_mb : float or None
+        What one loaded version takes of the memory budget, where its measured size should not be taken.
+    priority : int or None
+        Level of requests that name none; needs ``priority_levels``.
+    """
+
+    max_batch: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_queue_requests: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    concurrent_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] | None = None
+    max_queue_wait_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    memory_mb: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+
+
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The table ``[serve]``.
 
@@ -20,6 +46,17 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         Longer request heads are refused (431).
     max_queue_requests, max_queue_rows : int
         Per version; what arrives above is refused at once (429).
+    max_queue_wait_s : float
+        A request that would wait longer than this for the engine, going by the learned cost, is refused at once (429).
+    max_wait_us : float
+        How long a batch may wait for more requests, in microseconds; 0 never waits. It only waits where the learned cost
+        says that this pays and requests come densely, as on accelerators, and never on the event loop.
+    priority_levels : int
+        How many levels the request parameter ``priority`` has, 1 being the highest; 0 ignores it.
+    default_priority : int
+        Level of requests that name none, or one that does not exist; 0 is the middle one.
+    cache_bytes : int
+        Memory for answers of one version, so that an equal request is not run again; 0 is no cache.
     inline_us : float
         A batch expected to take at most this many microseconds runs on the event loop: a hop to a thread costs more.
     concurrent_batches : int
@@ -39,6 +76,8 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         One line per request, on the logger ``fairway.access``.
     fast_lane : bool
         Answer infer routes without an ASGI call. Off, everything is one Starlette application.
+    models : table of tables
+        Limits of single models, by name: ``[serve.models.NAME]``.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +86,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     max_header_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 2**10
     max_queue_requests: Annotated[int, msgspec.Meta(ge=1)] = 2048
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 65536
+    max_queue_wait_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] = 0.0
+    priority_levels: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    default_priority: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     inline_us: Annotated[float, msgspec.Meta(ge=0)] = 250.0
     concurrent_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     poll_s: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 0.5
@@ -56,3 +100,24 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     read_timeout_s: Annotated[float, msgspec.Meta(ge=0.05)] = 60.0
     access_log: bool = True
     fast_lane: bool = True
+    models: dict[str, ModelServeSettings] = {}
+
+    def of(self, name: str) -> ModelServeSettings:
+        """The limits of the model ``name``: its own, and the server's where it has none.
+
+        Examples
+        --------
+        >>> settings = ServeSettings(max_queue_rows=9, models={"digits": ModelServeSettings(max_batch=2)})
+        >>> settings.of("digits").max_batch, settings.of("digits").max_queue_rows, settings.of("other").max_batch
+        (2, 9, None)
+        """
+        own = self.models.get(name, _NO_LIMITS)
+        shared = {
+            field: getattr(self, field)
+            for field in own.__struct_fields__
+            if getattr(own, field) is None and field in self.__struct_fields__
+        }
+        return msgspec.structs.replace(own, **shared)
+
+
+_NO_LIMITS = ModelServeSettings()
