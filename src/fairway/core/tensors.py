@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+import ml_dtypes
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Tensors: TypeAlias = Mapping[str, Tensor]
 class Datatype(StrEnum):
     """Tensor element types of the Open Inference Protocol (V2) that NumPy can hold.
 
-    ``BYTES`` is held as an object array of ``bytes``.
+    ``BYTES`` is held as an object array of ``bytes``, ``BF16`` as ``ml_dtypes.bfloat16``.
 
     Examples
     --------
@@ -37,6 +38,7 @@ class Datatype(StrEnum):
     INT32 = "INT32"
     INT64 = "INT64"
     FP16 = "FP16"
+    BF16 = "BF16"
     FP32 = "FP32"
     FP64 = "FP64"
     BYTES = "BYTES"
@@ -49,7 +51,7 @@ class Datatype(StrEnum):
     @property
     def is_float(self) -> bool:
         """Whether values can be NaN or infinite."""
-        return self.value.startswith("FP")
+        return self.value.startswith(("FP", "BF"))
 
     @classmethod
     def of(cls, dtype: np.dtype[Any]) -> Datatype:
@@ -73,6 +75,7 @@ _DTYPES: dict[Datatype, np.dtype[Any]] = {
     Datatype.INT32: np.dtype(np.int32),
     Datatype.INT64: np.dtype(np.int64),
     Datatype.FP16: np.dtype(np.float16),
+    Datatype.BF16: np.dtype(ml_dtypes.bfloat16),
     Datatype.FP32: np.dtype(np.float32),
     Datatype.FP64: np.dtype(np.float64),
     Datatype.BYTES: np.dtype(np.object_),
