@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ _DATATYPES = {
     "tensor(int32)": Datatype.INT32,
     "tensor(int64)": Datatype.INT64,
     "tensor(float16)": Datatype.FP16,
+    "tensor(bfloat16)": Datatype.BF16,
     "tensor(float)": Datatype.FP32,
     "tensor(double)": Datatype.FP64,
     "tensor(string)": Datatype.BYTES,
 }
+_ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
 
 
 class OnnxRuntimeEngine:
@@ -59,12 +62,19 @@ class OnnxRuntimeEngine:
         self._strings = tuple(s.name for s in self.inputs if s.datatype is Datatype.BYTES)
         self._text_out = tuple(s.name for s in self.outputs if s.datatype is Datatype.BYTES)
         self._names = [spec.name for spec in self.outputs]
+        self._bfloat16 = any(s.datatype is Datatype.BF16 for s in (*self.inputs, *self.outputs))
+        if self._bfloat16 and self._strings:
+            raise InvalidBundle(
+                f"{path.name} has BF16 tensors and takes strings, which ONNX Runtime cannot be given together from Python; "
+                "export it with FP32 in place of BF16"
+            )
 
     def infer(self, feed: Tensors) -> Tensors:
         """Run the graph once."""
         if self._strings:
             feed = {name: _text(array) if name in self._strings else array for name, array in feed.items()}
-        answer: dict[str, Tensor] = dict(zip(self._names, self._session.run(self._names, feed), strict=True))
+        run = self._run_values if self._bfloat16 else self._session.run
+        answer: dict[str, Tensor] = dict(zip(self._names, run(self._names, feed), strict=True))
         for name in self._text_out:
             answer[name] = _bytes(answer[name])
         return answer
@@ -72,6 +82,28 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Free the session."""
         del self._session
+
+    def _run_values(self, names: list[str], feed: Tensors) -> list[Tensor]:
+        """Run a graph with BF16, which ONNX Runtime neither takes nor gives as NumPy arrays."""
+        values = {name: _value(array) for name, array in feed.items()}
+        return [_array(value) for value in self._session.run_with_ort_values(names, values)]
+
+
+def _value(array: Tensor) -> Any:
+    from onnxruntime import OrtValue
+
+    if array.dtype != Datatype.BF16.dtype:
+        return OrtValue.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+
+
+def _array(value: Any) -> Tensor:
+    if value.element_type() != _ONNX_BFLOAT16:
+        array: Tensor = value.numpy()
+        return array
+    memory = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())  # a copy: the value frees its own
+    return np.frombuffer(memory, Datatype.BF16.dtype).reshape(value.shape())
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -60,4 +60,5 @@ def check_classifiable(spec: TensorSpec) -> None:
 def _descending(scores: Tensor) -> Tensor:
     keys = np.where(np.isnan(scores), -np.inf, scores) if scores.dtype.kind == "f" else scores
     ascending: Tensor = np.argsort(keys[:, ::-1], axis=1, kind="stable")
-    return scores.shape[1] - 1 - ascending[:, ::-1]
+    descending: Tensor = scores.shape[1] - 1 - ascending[:, ::-1]
+    return descending
