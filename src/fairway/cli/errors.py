@@ -29,6 +29,7 @@ EXIT_CODES = {
     "overloaded": BROKEN,
     "deadline_exceeded": BROKEN,
     "inference_failed": BROKEN,
+    "worker_failed": BROKEN,
     "server_unavailable": BROKEN,
 }
 """What the process exits with, by ``FairwayError.code``. See decision 0004."""

@@ -113,6 +113,12 @@ class InvalidRequest(FairwayError):
     code = "invalid_request"
 
 
+class NotEnabled(FairwayError):
+    """Asked for something that this server's settings leave off. The message names the setting."""
+
+    code = "not_enabled"
+
+
 class RequestTooLarge(FairwayError):
     """A request above a stated limit."""
 
@@ -145,6 +151,12 @@ class InferenceFailed(FairwayError):
     """The engine raised. The caller's input passed validation, so this is the model's fault."""
 
     code = "inference_failed"
+
+
+class WorkerFailed(FairwayError):
+    """The server's worker processes end before they can answer. The message has the last that one of them said."""
+
+    code = "worker_failed"
 
 
 class ServerUnavailable(FairwayError):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ from fairway.core.errors import InvalidConfig
 from fairway.core.events import EventSink
 from fairway.serving.follow import FollowedRegistry, Follower
 from fairway.serving.inference import InferenceCore
+from fairway.serving.listening import BACKLOG, bind, reachable
 from fairway.serving.models import Models
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
@@ -52,6 +53,8 @@ class Service:
         Where bundles fetched from the registry are kept.
     metrics : CollectorRegistry
         What ``/metrics`` shows.
+    sockets : mapping, optional
+        By what is spoken (``rest``): sockets to listen on, made by the process that watches this one; else it makes its own.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Service:
         sink: EventSink | None,
         cache_dir: Path,
         metrics: CollectorRegistry,
+        sockets: Mapping[str, socket.socket] | None = None,
     ) -> None:
         self._bundles = bundles
         self._settings = settings
@@ -73,9 +77,9 @@ class Service:
         self.telemetry.ready = lambda: self.ready
         self.models = Models(settings, self.telemetry, sink)
         self.core = InferenceCore(self.models, self.telemetry)
-        self._socket = _listen(settings.host, settings.port)
+        self._socket = bind(settings.host, settings.port) if sockets is None else sockets["rest"]
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{_reachable(settings.host)}:{self.port}"
+        self.url = f"http://{reachable(settings.host)}:{self.port}"
         try:
             self._follower = (
                 Follower(registry, self.models, refs, settings=settings, url=self.url, cache_dir=cache_dir)
@@ -87,16 +91,29 @@ class Service:
             raise
         self.ready = False
         self.stopping = False
+        self.worker = sockets is not None
+        self._server: _Uvicorn | None = None
         self._stop: asyncio.Future[float] | None = None
         self._hurry = asyncio.Event()
 
-    async def main(self, started: Callable[[], None]) -> None:
-        """Run until :meth:`stop`; ``started`` is called once ready. Raises what keeps it from becoming ready."""
+    async def main(
+        self,
+        started: Callable[[], None],
+        *,
+        gate: Callable[[], Awaitable[bool]] | None = None,
+        early: bool = True,
+    ) -> None:
+        """Run until :meth:`stop`; ``started`` is called once ready. Raises what keeps it from becoming ready.
+
+        ``gate``, if given, is awaited when everything is loaded, and says whether to become ready. ``early``: accept
+        connections before that, as liveness is a TCP probe to some platforms.
+        """
         self._stop = asyncio.get_running_loop().create_future()
-        server = _Uvicorn(self._config())
+        self._server = server = _Uvicorn(self._config())
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=[self._socket])  # open before loading: liveness is a TCP probe to some platforms
+        if early:
+            await server.startup(sockets=[self._socket])
         ticking = asyncio.create_task(_tick(server, min(1.0, self._settings.read_timeout_s / 4)))
         following: asyncio.Task[None] | None = None
         try:
@@ -104,8 +121,13 @@ class Service:
             if self._follower is not None:
                 await self._follower.first()
                 following = asyncio.create_task(self._follower.run())
+            if gate is not None and not await gate():
+                return
+            if not early:
+                await server.startup(sockets=[self._socket])
             self.ready = True
-            log.info("server_ready", extra={"url": self.url, "models": self.models.names()})
+            what = "worker_ready" if self.worker else "server_ready"
+            log.info(what, extra={"url": self.url, "models": self.models.names()})
             started()
             delay_s = await self._stop
             await self._drain(server, delay_s)
@@ -116,12 +138,12 @@ class Service:
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
-            if server.servers and server.servers[0].is_serving():
+            if server.started and server.servers[0].is_serving():
                 await server.shutdown(sockets=[self._socket])
             if self._follower is not None:
                 await self._follower.close()
             await self.models.close()
-            log.info("server_stopped", extra={"url": self.url})
+            log.info("worker_stopped" if self.worker else "server_stopped", extra={"url": self.url})
 
     def stop(self, delay_s: float = 0.0) -> None:
         """Stop: not ready at once, but serving for ``delay_s`` more seconds. Called again, it stops waiting.
@@ -132,6 +154,26 @@ class Service:
             self._hurry.set()
             return
         self._stop.set_result(delay_s)
+
+    async def accept(self, listener: socket.socket) -> asyncio.Server:
+        """Take connections from one more socket, until what this gives is closed."""
+        server = self._server
+        assert server is not None
+        make = partial(self._protocol_class, config=server.config, server_state=server.server_state, app_state={})
+        return await asyncio.get_running_loop().create_server(make, sock=listener, backlog=BACKLOG)
+
+    async def retire(self, delay_s: float) -> None:
+        """Stop, another process having taken over the socket: whoever is connected has ``delay_s`` to come to an end."""
+        server = self._server
+        assert server is not None
+        self.stopping = True  # every answer asks its client to connect anew, which now reaches the other
+        if server.started:
+            for accepting in server.servers:
+                accepting.close()
+        ends = time.monotonic() + delay_s
+        while server.server_state.connections and time.monotonic() < ends and not self._hurry.is_set():
+            await asyncio.sleep(0.02)
+        self.stop(0.0)
 
     async def _load(self) -> None:
         from fairway.serving.routing import Route
@@ -159,7 +201,8 @@ class Service:
     def _config(self) -> uvicorn.Config:
         return uvicorn.Config(
             make_app(self.core, self._settings, self.registry),
-            http=self._protocol(),
+            http=self._protocol_class,
+            backlog=BACKLOG,
             loop="none",
             ws="none",
             lifespan="off",
@@ -170,7 +213,8 @@ class Service:
             timeout_keep_alive=int(self._settings.keep_alive_s),
         )
 
-    def _protocol(self) -> Any:
+    @cached_property
+    def _protocol_class(self) -> Any:
         from fairway.serving.transports.fastlane import make_protocol
 
         return make_protocol(self.core, self._settings, stopping=lambda: self.stopping)
@@ -280,7 +324,7 @@ def serve(
     ModelNotFound
         If the registry has no such model, or no version to serve.
     """
-    return RunningServer(_service(bundle_or_models, registry, settings, sink, cache_dir, metrics))
+    return RunningServer(make_service(bundle_or_models, registry, settings, sink, cache_dir, metrics))
 
 
 def run(
@@ -297,7 +341,7 @@ def run(
 
     SIGTERM drains as ``stop_delay_s`` and ``grace_s`` say; SIGINT drains without delay; a second signal stops waiting.
     """
-    service = _service(bundle_or_models, registry, settings, sink, cache_dir, metrics)
+    service = make_service(bundle_or_models, registry, settings, sink, cache_dir, metrics)
     delay_s = (settings or ServeSettings()).stop_delay_s
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
@@ -313,14 +357,16 @@ def run(
         runner.run(service.main(ready))
 
 
-def _service(
+def make_service(
     what: Served | Sequence[Served],
-    registry: FollowedRegistry | None,
-    settings: ServeSettings | None,
-    sink: EventSink | None,
-    cache_dir: Path | None,
-    metrics: CollectorRegistry | None,
+    registry: FollowedRegistry | None = None,
+    settings: ServeSettings | None = None,
+    sink: EventSink | None = None,
+    cache_dir: Path | None = None,
+    metrics: CollectorRegistry | None = None,
+    sockets: Mapping[str, socket.socket] | None = None,
 ) -> Service:
+    """What :func:`serve` and :func:`run` run. ``sockets``: see :class:`Service`."""
     given = [what] if isinstance(what, (Bundle, Path, str)) else list(what)
     refs = [item for item in given if registry is not None and isinstance(item, str)]
     bundles = [
@@ -336,42 +382,13 @@ def _service(
         sink=sink,
         cache_dir=cache_dir or Path(".fairway/cache"),
         metrics=metrics or CollectorRegistry(),
+        sockets=sockets,
     )
 
 
 def _verified(bundle: Bundle) -> Bundle:
     bundle.verify()
     return bundle
-
-
-def _reachable(host: str) -> str:
-    """A host to connect to, for one to listen on."""
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (it is replaced)
-    return f"[{host}]" if ":" in host else host
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise InvalidConfig(
-                f"port {port} on {host} is taken by another process; stop it, or set another port in [serve] (0: any free one)"
-            ) from None
-        raise InvalidConfig(
-            f"cannot listen on {host}, port {port}: {error.strerror}; set host and port in [serve]"
-        ) from None
-    except OverflowError:
-        listener.close()
-        raise InvalidConfig(
-            f"{port} is not a port; set one from 1 to 65535 in [serve], or 0 for any free one"
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
 class _Uvicorn(uvicorn.Server):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -76,6 +76,20 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         One line per request, on the logger ``fairway.access``.
     fast_lane : bool
         Answer infer routes without an ASGI call. Off, everything is one Starlette application.
+    workers : int or "auto"
+        Processes that answer, on one port, under one that watches them. 1: this process answers by itself. ``auto`` (or 0): as
+        many as there are cores for the threads of one engine call.
+    threads : int, optional
+        Threads within one engine call. By default as the bundle says; with several workers no more than leaves each its share
+        of the cores.
+    worker_timeout_s : float
+        A worker that gives no sign of life for so long is killed and started anew.
+    model_control : bool
+        Whether callers may load and unload models, and change trace and log settings. Turn it on only where every caller
+        may be trusted with that.
+    shared_memory : bool
+        Whether callers on this machine may hand tensors over in POSIX shared memory, each of up to ``max_body_bytes``. They
+        can name any object that the server may read and write, so turn it on only where every caller may be trusted.
     models : table of tables
         Limits of single models, by name: ``[serve.models.NAME]``.
     """
@@ -100,6 +114,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     read_timeout_s: Annotated[float, msgspec.Meta(ge=0.05)] = 60.0
     access_log: bool = True
     fast_lane: bool = True
+    workers: Annotated[int, msgspec.Meta(ge=0, le=1024)] | Literal["auto"] = 1
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    worker_timeout_s: Annotated[float, msgspec.Meta(ge=1)] = 30.0
+    model_control: bool = False
+    shared_memory: bool = False
     models: dict[str, ModelServeSettings] = {}
 
     def of(self, name: str) -> ModelServeSettings:

@@ -32,11 +32,13 @@ WIRE: dict[str, Wire] = {
     "conflict": Wire(409, "ABORTED", "retry"),
     "registry_unavailable": Wire(503, "UNAVAILABLE", "retry"),
     "gate_refused": Wire(409, "FAILED_PRECONDITION", "dead_letter"),
+    "not_enabled": Wire(403, "PERMISSION_DENIED", "dead_letter"),
     "request_too_large": Wire(413, "RESOURCE_EXHAUSTED", "dead_letter"),
     "unsupported_encoding": Wire(415, "UNIMPLEMENTED", "dead_letter"),
     "overloaded": Wire(429, "RESOURCE_EXHAUSTED", "retry"),
     "deadline_exceeded": Wire(504, "DEADLINE_EXCEEDED", "dead_letter"),
     "inference_failed": Wire(500, "INTERNAL", "dead_letter"),
+    "worker_failed": Wire(500, "INTERNAL", "dead_letter"),
     "server_unavailable": Wire(502, "UNAVAILABLE", "retry"),
 }
 """By the error's ``code``. A test asserts that every class has a row."""
