@@ -31,10 +31,13 @@ log = logging.getLogger(__name__)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OK = b"content-type: application/json\r\ncontent-length: "
 _MAX_PATHS = 1024
+_MAX_HEADS = 1024
+_MAX_HEAD = 2048
 _PROGRESS_BYTES = 65536
 _ROUTE_KEY = ROUTE_KEY.encode()
 _BINARY = BINARY_HEADER.encode()
 _ENCODING = b"content-encoding"
+_CHUNKED = b"transfer-encoding"
 
 
 def infer_target(path: bytes) -> tuple[str, str | None] | None:
@@ -60,6 +63,16 @@ def infer_target(path: bytes) -> tuple[str, str | None] | None:
     return None
 
 
+def _head(model: str, version: str | None, path: bytes, lines: list[tuple[bytes, bytes]]) -> _Head:
+    headers = dict(lines)
+    if _ENCODING in headers:  # lines of one name are one list (RFC 9110, 5.3)
+        headers[_ENCODING] = b",".join(value for name, value in lines if name == _ENCODING)
+    key = headers.get(_ROUTE_KEY)
+    length = -1 if _CHUNKED in headers else int(headers.get(b"content-length", -1))
+    plain = _BINARY not in headers and _ENCODING not in headers
+    return _Head(model, version, path, headers, length, None if key is None else key.decode("latin-1"), plain)
+
+
 class _NoEvent:
     """Uvicorn wakes its cycles by an event; an exchange needs none."""
 
@@ -70,14 +83,23 @@ class _NoEvent:
 _NO_EVENT = _NoEvent()
 
 
+class _Head(msgspec.Struct, frozen=True, eq=False):
+    """What the head of an infer request says. ``plain``: its body is V2 JSON as it stands; ``length`` is -1 if not told."""
+
+    model: str
+    version: str | None
+    path: bytes
+    headers: dict[bytes, bytes] = {}
+    length: int = -1
+    route_key: str | None = None
+    plain: bool = True
+
+
 class _Exchange(msgspec.Struct, eq=False):
     """One infer request and its answer; has the attributes that uvicorn's protocol reads of a cycle."""
 
-    model: str
-    route_version: str | None
-    path: bytes
+    head: _Head
     keep_alive: bool
-    headers: dict[bytes, bytes] = {}
     body: bytes | bytearray = b""
     more_body: bool = True
     current: bool = False
@@ -110,6 +132,7 @@ class FairwayProtocol(HttpToolsProtocol):
     settings: ServeSettings
     stopping: Callable[[], bool]
     paths: dict[bytes, tuple[str, str | None] | None]
+    heads: dict[bytes, _Head]
     defaults: tuple[Any, bytes] = (None, b"")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -126,6 +149,7 @@ class FairwayProtocol(HttpToolsProtocol):
         self._unread: int | None = None
         self._deaf = False
         self._held = False
+        self._unseen: bytes | None = None
 
     # -- reading
 
@@ -139,6 +163,15 @@ class FairwayProtocol(HttpToolsProtocol):
         """Feed the parser; a head that grows without end is refused before it fills memory."""
         if self._deaf:
             return
+        if not self._begun:
+            head_size = data.find(b"\r\n\r\n") + 4
+            head = self.heads.get(data[:head_size])
+            if head is not None and head.length == len(data) - head_size and self._rests():
+                self._waiting_since = None
+                exchange = self.cycle = self._exchange = _Exchange(head, True, data[head_size:], False, True)
+                self._run(exchange)
+                return
+            self._unseen = data[:head_size] if head is None and head_size < _MAX_HEAD else None
         if self._waiting_since is None:
             self._waiting_since = self.loop.time()
         if self._in_head:
@@ -148,6 +181,11 @@ class FairwayProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         while data:
             data = self._feed(data)
+
+    def _rests(self) -> bool:
+        """Whether every request before is answered."""
+        cycle = self.cycle
+        return not self.pipeline and (cycle is None or cycle.response_complete)
 
     def _feed(self, data: bytes) -> bytes:
         """Parse, and give what is to be parsed again."""
@@ -217,24 +255,35 @@ class FairwayProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # and on to _without_upgrade
         self._in_head = False
+        unseen, self._unseen = self._unseen, None
         target = self._target() if self.settings.fast_lane and self.parser.get_method() == b"POST" else None
         if target is None:
             self._exchange = None
             self._to_asgi()
             return
-        headers = dict(self.headers)
-        if _ENCODING in headers:  # lines of one name are one list (RFC 9110, 5.3)
-            headers[_ENCODING] = b",".join(value for name, value in self.headers if name == _ENCODING)
+        head = _head(*target, self.url, self.headers)
         keep_alive = self.parser.should_keep_alive()
-        if b"connection" in headers and self.parser.get_http_version() == "1.0":
+        if b"connection" in head.headers and self.parser.get_http_version() == "1.0":
             keep_alive = False
-        exchange = _Exchange(*target, self.url, keep_alive, headers)
+        exchange = _Exchange(head, keep_alive)
         exchange.expect_continue = self.expect_100_continue
-        declared = headers.get(b"content-length")
-        if declared is not None and int(declared) > self.settings.max_body_bytes:
+        if head.length > self.settings.max_body_bytes:
             exchange.refused = too_large(self.settings.max_body_bytes)
+        elif unseen is not None and head.length >= 0 and keep_alive and not self.expect_100_continue:
+            self._remember(unseen, head)
         self._exchange = exchange
         self._queue(exchange)
+
+    def _remember(self, said: bytes, head: _Head) -> None:
+        """So that the next request with the same head, byte for byte, need not be parsed: clients repeat theirs.
+
+        Only where ``said`` is this message's head and nothing else, which the number of its lines tells.
+        """
+        lines = len(self.headers) + 2
+        if said.startswith(b"POST ") and said.count(b"\r\n") == said.count(b"\n") == lines:
+            if len(self.heads) >= _MAX_HEADS:
+                self.heads.clear()
+            self.heads[said] = head
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, kept while it is within the limit."""
@@ -300,17 +349,11 @@ class FairwayProtocol(HttpToolsProtocol):
         try:
             if exchange.refused is not None:
                 raise exchange.refused
-            headers, body = exchange.headers, exchange.body
+            head, body = exchange.head, exchange.body
             exchange.body = b""
-            if _BINARY in headers:
-                raise refuse_binary()
-            encoding = headers.get(_ENCODING)
-            if encoding is not None:
-                body = decompress(bytes(body), encoding, self.settings.max_body_bytes)
-            key = headers.get(_ROUTE_KEY)
-            request = decode_request(
-                body, exchange.model, exchange.route_version, key.decode("latin-1") if key is not None else None
-            )
+            if not head.plain:
+                body = self._content(head, body)
+            request = decode_request(body, head.model, head.version, head.route_key)
         except FairwayError as error:
             self.core.telemetry.rejected[error.code] += 1
             self._answer(exchange, error)
@@ -322,6 +365,11 @@ class FairwayProtocol(HttpToolsProtocol):
         ticket = self.core.submit(request, lambda outcome: self._answer(exchange, outcome))
         if not exchange.response_complete:
             exchange.ticket = ticket
+
+    def _content(self, head: _Head, body: bytes | bytearray) -> bytes:
+        if _BINARY in head.headers:
+            raise refuse_binary()
+        return decompress(bytes(body), head.headers[_ENCODING], self.settings.max_body_bytes)
 
     def _answer(self, exchange: _Exchange, outcome: Outcome) -> None:
         """Encode and write."""
@@ -354,7 +402,7 @@ class FairwayProtocol(HttpToolsProtocol):
         head = STATUS_LINE[status], self.defaults[1], extra, _OK, len(body), body
         self.transport.write(b"%b%b%b%b%d\r\n\r\n%b" % head)
         exchange.response_complete = True
-        if self.settings.access_log and exchange.model and access.isEnabledFor(logging.INFO):
+        if self.settings.access_log and exchange.head.model and access.isEnabledFor(logging.INFO):
             self._log(exchange, status, len(body))
         if not exchange.keep_alive:
             self.transport.close()
@@ -382,7 +430,7 @@ class FairwayProtocol(HttpToolsProtocol):
     def _log(self, exchange: _Exchange, status: int, size: int) -> None:
         log_request(
             "POST",
-            exchange.path.decode("latin-1"),
+            exchange.head.path.decode("latin-1"),
             status,
             seconds=time.perf_counter() - exchange.arrived,
             size=size,
@@ -506,7 +554,7 @@ class FairwayProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refusal(self, error: FairwayError, status: int) -> _Exchange:
-        exchange = _Exchange("", None, self.url, keep_alive=False)
+        exchange = _Exchange(_Head("", None, self.url), keep_alive=False)
         exchange.more_body = False
         exchange.refused, exchange.status = error, status
         return exchange
@@ -542,4 +590,5 @@ def make_protocol(
     Bound.settings = settings
     Bound.stopping = staticmethod(stopping)
     Bound.paths = {}
+    Bound.heads = {}
     return Bound
