@@ -66,11 +66,20 @@ class Transport:
         self.closed = True
 
     abort = close
-    is_closing: Callable[[], bool] = lambda self: self.closed
-    get_write_buffer_size: Callable[[], int] = lambda self: 0
-    get_extra_info: Callable[..., Any] = lambda self, name, default=None: default
-    pause_reading: Callable[[], None] = lambda self: None
-    resume_reading: Callable[[], None] = lambda self: None
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return default
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
 
 
 class Core:

@@ -168,7 +168,8 @@ class FairwayProtocol(HttpToolsProtocol):
             head = self.heads.get(data[:head_size])
             if head is not None and head.length == len(data) - head_size and self._rests():
                 self._waiting_since = None
-                exchange = self.cycle = self._exchange = _Exchange(head, True, data[head_size:], False, True)
+                exchange = self._exchange = _Exchange(head, True, data[head_size:], False, True)
+                self.cycle = exchange  # type: ignore[assignment]
                 self._run(exchange)
                 return
             self._unseen = data[:head_size] if head is None and head_size < _MAX_HEAD else None
