@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
-from fairway.serving.batching import Batch, BatchingSettings, Job, Scheduler
+from fairway.serving.batching import Batch, BatchingSettings, Scheduler
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer
+from fairway.serving.queues import Job
 
 CHEAP = BatchingSettings(max_batch=8, inline_us=1e9)
 
@@ -33,7 +34,7 @@ class Notes:
     def ran(self, batch: Batch) -> None:
         self.batches.append(batch)
 
-    def refused(self, error: FairwayError) -> None:
+    def refused(self, error: FairwayError, waited_s: float | None = None) -> None:
         self.errors.append(error)
 
 

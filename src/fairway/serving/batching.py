@@ -9,19 +9,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
+from fairway.serving.admission import Admission
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer, Run, concatenate, run_joined
+from fairway.serving.lengths import Length, like
+from fairway.serving.queues import Done, Job, Line, Piece, Ranked, level_of
+from fairway.serving.waiting import Patience
 
 log = logging.getLogger(__name__)
 
-Done: TypeAlias = Callable[[Answer], None]
 _MAX_CURVES = 64
+_MAX_DEAD = 64
 
 
 class BatchingSettings(msgspec.Struct, frozen=True):
@@ -39,6 +43,12 @@ class BatchingSettings(msgspec.Struct, frozen=True):
         Limits of the queue.
     inline_us : float
         Expected microseconds up to which a batch runs on the event loop.
+    max_queue_wait_s : float
+        Refuse what would wait longer for the engine.
+    max_wait_us : float
+        How long a batch may wait for more where that pays; 0 is never.
+    priority_levels, default_priority : int
+        See :func:`~fairway.serving.queues.level_of`; no levels is no priorities.
     """
 
     max_batch: int = 64
@@ -47,10 +57,18 @@ class BatchingSettings(msgspec.Struct, frozen=True):
     max_requests: int = 2048
     max_rows: int = 65536
     inline_us: float = 250.0
+    max_queue_wait_s: float = 10.0
+    max_wait_us: float = 0.0
+    priority_levels: int = 0
+    default_priority: int = 0
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):
-    """What the scheduler tells its listener after each engine call."""
+    """What the scheduler tells its listener after each engine call.
+
+    ``ended`` is on :func:`time.perf_counter`. ``earlier_s`` is how long before this call the first ones of its cut requests
+    had started.
+    """
 
     run: Run
     rows: int
@@ -58,6 +76,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     took_s: float
     latencies_s: Sequence[float]
     failures: Sequence[FairwayError]
+    ended: float = 0.0
+    earlier_s: float = 0.0
 
 
 class Listener(Protocol):
@@ -67,44 +87,9 @@ class Listener(Protocol):
         """One engine call ended; its callers have their answers."""
         ...
 
-    def refused(self, error: FairwayError) -> None:
-        """One request got no engine call."""
+    def refused(self, error: FairwayError, waited_s: float | None = None) -> None:
+        """One request got no engine call, after ``waited_s`` in the queue."""
         ...
-
-
-class Job(msgspec.Struct, eq=False):  # a struct is made in a quarter of a class's time
-    """One request in the scheduler. :meth:`cancel` it when the caller leaves."""
-
-    scheduler: Scheduler
-    feed: Tensors
-    rows: int
-    raw: bool
-    deadline: float | None
-    callback: Done
-    arrived: float = msgspec.field(default_factory=time.perf_counter)
-    taken: int = 0
-    parts: dict[int, Tensors] = {}
-    queued: bool = True
-    settled: bool = False
-    timer: asyncio.TimerHandle | None = None
-
-    def cancel(self) -> None:
-        """Forget this request: it will not run if it has not yet, and its callback is never called."""
-        self.scheduler.cancel(self)
-
-
-class _Piece(msgspec.Struct, eq=False):
-    """``rows`` rows of one job from ``start`` on; ``whole`` if these are all."""
-
-    job: Job
-    start: int
-    rows: int
-    whole: bool
-
-    def feed(self) -> Tensors:
-        if self.whole:
-            return self.job.feed
-        return {name: array[self.start : self.start + self.rows] for name, array in self.job.feed.items()}
 
 
 class Scheduler:
@@ -124,6 +109,10 @@ class Scheduler:
     listener : Listener
     curves : dict of signature to CostCurve, optional
         What warm-up learned.
+    length : callable, optional
+        The length to which a request's rows are padded when they run together. Then curves are over rows times length.
+    clock : callable, optional
+        Seconds, for arrivals, deadlines and waits.
     """
 
     def __init__(
@@ -135,6 +124,8 @@ class Scheduler:
         executor: Executor,
         listener: Listener,
         curves: dict[Hashable, CostCurve] | None = None,
+        length: Length | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._infer = infer
         self._settings = settings
@@ -142,7 +133,21 @@ class Scheduler:
         self._executor = executor
         self._listener = listener
         self._curves = curves if curves is not None else {}
-        self._queues: dict[Hashable, deque[Job]] = {}
+        self._length = length
+        self._clock = clock
+        self._admission = Admission(
+            max_rows=settings.max_rows,
+            max_wait_s=settings.max_queue_wait_s,
+            max_batch=settings.max_batch,
+            slots=settings.slots,
+        )
+        self._line: Callable[..., Line] = Ranked if settings.priority_levels else deque
+        self._level_rows = [0] * settings.priority_levels
+        self._patience = Patience(settings.max_wait_us / 1e6) if settings.max_wait_us else None
+        self._hold: asyncio.TimerHandle | None = None
+        self._held = False
+        self._queues: dict[Hashable, Line] = {}
+        self._dead = 0
         self._running = 0
         self._woken = False
         self._closed = False
@@ -159,33 +164,48 @@ class Scheduler:
         done: Done,
         raw: bool = False,
         timeout_s: float | None = None,
+        priority: int = 0,
     ) -> Job:
         """Queue a request. ``done`` is called once on the loop with its answer, unless it is cancelled.
 
         Raises
         ------
         Overloaded
-            If the queue is full.
+            If the queue is full, or the request would wait too long in it.
         ModelNotReady
             If the version is being retired.
         """
         if self._closed:
             raise ModelNotReady("this version is being retired; send the request again")
+        settings = self._settings
+        levels = settings.priority_levels
+        level = level_of(priority, levels, settings.default_priority) if levels else 0
         if self.queued_requests and (
-            self.queued_requests >= self._settings.max_requests or self.queued_rows + rows > self._settings.max_rows
+            self.queued_requests >= settings.max_requests
+            or self.queued_rows + rows > self._admission.room
+            or timeout_s is not None
         ):
-            raise Overloaded(
-                f"{self.queued_requests} requests with {self.queued_rows} rows are waiting already; slow down, or add replicas",
-                retry_after_s=self._wait_s(signature),
-            )
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        job = Job(self, feed, rows, raw, deadline, done)
-        self._queues.setdefault(signature if self._settings.batching else job, deque()).append(job)
+            self._admit(rows, signature, timeout_s, level)
+        arrived = self._clock()
+        deadline = None if timeout_s is None else arrived + timeout_s
+        job = Job(self, feed, rows, raw, deadline, done, arrived, level)
+        key = signature if settings.batching else None
+        line = self._queues.get(key)
+        if line is None:
+            line = self._queues[key] = self._line()
+        line.append(job)
         self.queued_requests += 1
         self.queued_rows += rows
+        if levels:
+            self._level_rows[level] += rows
         if timeout_s is not None:
             job.timer = self._loop.call_later(timeout_s, self._on_deadline, job)
-        self._wake()
+        if self._patience is not None:
+            self._patience.arrived(arrived)
+            if self._hold is not None and self.queued_rows >= settings.max_batch:
+                self._stop_waiting()
+        if not self._woken:
+            self._wake()
         return job
 
     def cancel(self, job: Job) -> None:
@@ -196,9 +216,53 @@ class Scheduler:
     async def drain(self) -> None:
         """Refuse new requests, and return when the last one is answered."""
         self._closed = True
+        self._stop_waiting()
         if self._running or self.queued_requests:
             self._idle = self._idle or self._loop.create_future()
             await asyncio.shield(self._idle)
+
+    # -- admission
+
+    def _admit(self, rows: int, signature: Hashable, timeout_s: float | None, level: int) -> None:
+        """Raise :class:`Overloaded` unless there is room, and time, for ``rows`` more."""
+        settings = self._settings
+        waiting = f"{self.queued_requests} requests with {self.queued_rows} rows are waiting already"
+        if self.queued_requests >= settings.max_requests or self.queued_rows + rows > settings.max_rows:
+            raise Overloaded(f"{waiting}; slow down, or add replicas", self._retry_s(signature))
+        ahead = sum(self._level_rows[: level + 1]) if settings.priority_levels else self.queued_rows
+        if ahead and ahead + rows > self._admission.room:
+            raise Overloaded(f"{waiting}, which takes too long; slow down, or add replicas", self._retry_s(signature))
+        if timeout_s is not None and (left := self._finish_s(ahead, rows, signature)) > timeout_s:
+            raise Overloaded(
+                f"{waiting}, so this one would take about {left * 1e3:.0f} ms, and its timeout is {timeout_s * 1e3:.0f} ms; "
+                "allow more time, slow down, or add replicas",
+                self._retry_s(signature),
+            )
+
+    def _finish_s(self, ahead: int, rows: int, signature: Hashable) -> float:
+        """When the last of ``rows`` rows should be answered, with ``ahead`` rows waiting before it."""
+        full = ahead // self._settings.max_batch * self._settings.max_batch  # the rest shares its batch
+        return self._wait_s(full, signature) + self._call_s(
+            min(ahead - full + rows, self._settings.max_batch), signature
+        )
+
+    def _wait_s(self, rows: int, signature: Hashable) -> float:
+        if self._admission.curve.cost is not None:
+            return self._admission.wait_s(rows)
+        calls = math.ceil(rows / self._settings.max_batch) / self._settings.slots
+        return calls * self._call_s(self._settings.max_batch, signature)
+
+    def _call_s(self, rows: int, signature: Hashable) -> float:
+        """By the clock where that is known, which it is once a batch ran on a thread; else by the thread's own time."""
+        if self._admission.curve.cost is not None:
+            return self._admission.call_s(rows)
+        us = self._curve(signature).expect(rows) if self._length is None else math.inf
+        return us / 1e6 if us < math.inf else 0.0
+
+    def _retry_s(self, signature: Hashable) -> float:
+        """When the queue should be empty again, going by the learned cost."""
+        wait_s = self._wait_s(self.queued_rows, signature)
+        return min(max(wait_s, 0.1), 60.0) if wait_s else 1.0
 
     # -- forming batches
 
@@ -211,12 +275,13 @@ class Scheduler:
         """Start what can start now. After an inline batch the loop gets its turn first, so sockets never starve."""
         self._woken = False
         while self._running < self._settings.slots and self._queues:
+            if self._patience is not None and self._waits():
+                break
             signature = next(iter(self._queues)) if len(self._queues) == 1 else self._oldest()
             pieces = self._form(signature)
             if not pieces:
                 continue
-            rows = sum([piece.rows for piece in pieces])
-            if self._curve(signature).expect(rows) <= self._settings.inline_us:
+            if self._curve(signature).expect(self._cells(pieces)) <= self._settings.inline_us:
                 runs, took_s, own_s = self._execute(pieces)
                 self._learn(pieces, runs, own_s, signature)
                 self._finish(pieces, runs, took_s)
@@ -224,40 +289,105 @@ class Scheduler:
                     self._wake()
                 break
             self._running += 1
-            self._executor.submit(self._work, pieces, signature)
+            self._executor.submit(self._work, pieces, signature, self._clock())
         self._rest()
 
     def _oldest(self) -> Hashable:
-        return min(self._queues, key=lambda signature: self._queues[signature][0].arrived)
+        return min(self._queues, key=lambda signature: self._queues[signature][0].rank)
 
-    def _form(self, signature: Hashable) -> list[_Piece]:
+    def _waits(self) -> bool:
+        """Whether a batch that could run now should wait for more."""
+        assert self._patience is not None
+        if self._held or self._running or self._closed or self.queued_rows >= self._settings.max_batch:
+            self._held = False
+            return False
+        head = self._queues[self._oldest()][0]
+        wait_s = self._patience.wait_s(self._admission.curve)
+        until = head.arrived + wait_s
+        if head.deadline is not None:
+            until = min(until, head.deadline - 2 * self._admission.call_s(head.rows))
+        left = until - self._clock()
+        if wait_s <= 0 or left <= 0:
+            return False
+        self._woken = True
+        self._hold = self._loop.call_later(left, self._stop_waiting)
+        return True
+
+    def _stop_waiting(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+            self._held = True
+            self._turn()
+
+    def _form(self, signature: Hashable) -> list[Piece]:
         """Take the next batch from one queue. A request is only cut if it is larger than any batch may be."""
         queue = self._queues[signature]
+        batching = self._settings.batching
         limit = self._settings.max_batch
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         rows = 0
+        due: float | None = None
         while queue and rows < limit:
             job = queue[0]
             if job.settled or (job.deadline is not None and self._expired(job)):
                 queue.popleft()
+                self._dead -= 1
                 continue
             left = job.rows - job.taken
-            if not self._settings.batching:
+            if not batching:
                 limit = left
             take = min(left, limit - rows)
             if take < left and job.rows <= limit:
                 break
-            pieces.append(_Piece(job, job.taken, take, take == job.rows))
+            if job.deadline is not None and (due is None or job.deadline < due):
+                due = job.deadline
+            if due is not None and pieces and self._too_late(due, rows, take, signature):
+                break
+            pieces.append(Piece(job, job.taken, take, take == job.rows))
             job.taken += take
             rows += take
             self.queued_rows -= take
+            if self._level_rows:
+                self._level_rows[job.level] -= take
             if job.taken == job.rows:
                 queue.popleft()
                 job.queued = False
                 self.queued_requests -= 1
+        if self._length is not None and len(pieces) > 1:
+            pieces = self._alike(pieces, queue, self._length, signature)
         if not queue:
             del self._queues[signature]
         return pieces
+
+    def _too_late(self, due: float, rows: int, more: int, signature: Hashable) -> bool:
+        """Whether ``more`` rows would let a batch miss a deadline that it keeps without them."""
+        left = due - self._clock()
+        return self._call_s(rows, signature) <= left < self._call_s(rows + more, signature)
+
+    def _alike(self, pieces: list[Piece], queue: Line, length: Length, signature: Hashable) -> list[Piece]:
+        """Those that should run with the first one; the others go back to the front of their line."""
+        if not all(piece.whole for piece in pieces):
+            return pieces
+        lengths = [length(piece.job.feed) for piece in pieces]
+        stay = like(lengths, [piece.rows for piece in pieces], self._curve(signature))
+        if len(stay) == len(pieces):
+            return pieces
+        kept = set(stay)
+        back = [piece.job for place, piece in enumerate(pieces) if place not in kept]
+        for job in back:
+            job.taken, job.queued = 0, True
+            self.queued_requests += 1
+            self.queued_rows += job.rows
+            if self._level_rows:
+                self._level_rows[job.level] += job.rows
+        queue.extendleft(reversed(back))
+        return [piece for place, piece in enumerate(pieces) if place in kept]
+
+    def _cells(self, pieces: list[Piece]) -> int:
+        """What the cost of a call grows with: its rows, each padded to the longest where the bundle pads."""
+        rows = sum([piece.rows for piece in pieces])
+        return rows if self._length is None else rows * max(self._length(piece.job.feed) for piece in pieces)
 
     def _curve(self, signature: Hashable) -> CostCurve:
         key = signature if self._settings.batching else None
@@ -270,12 +400,12 @@ class Scheduler:
 
     # -- running
 
-    def _work(self, pieces: list[_Piece], signature: Hashable) -> None:
+    def _work(self, pieces: list[Piece], signature: Hashable, started: float) -> None:
         """On the executor's thread."""
         runs, took_s, own_s = self._execute(pieces)
-        self._loop.call_soon_threadsafe(self._landed, pieces, runs, took_s, own_s, signature)
+        self._loop.call_soon_threadsafe(self._landed, pieces, runs, took_s, own_s, signature, started)
 
-    def _execute(self, pieces: list[_Piece]) -> tuple[list[Run], float, float]:
+    def _execute(self, pieces: list[Piece]) -> tuple[list[Run], float, float]:
         """Run, and tell the time that it took, and the thread's own.
 
         The own time is what the cost is learned from. The clock's would hold the wait for the interpreter lock, or for a
@@ -290,41 +420,56 @@ class Scheduler:
         )
         return runs, time.perf_counter() - started, time.thread_time() - began
 
-    def _landed(self, pieces: list[_Piece], runs: list[Run], took_s: float, own_s: float, signature: Hashable) -> None:
+    def _landed(
+        self, pieces: list[Piece], runs: list[Run], took_s: float, own_s: float, signature: Hashable, started: float
+    ) -> None:
         self._running -= 1
+        self._learn(pieces, runs, own_s, signature)
+        self._admission.ran(
+            rows=sum([piece.rows for piece in pieces]),
+            took_s=(now := self._clock()) - started,
+            waited_s=0.0 if pieces[0].job.level else started - pieces[0].job.arrived,
+            now=now,
+        )
         if self._queues:
             self._wake()
-        self._learn(pieces, runs, own_s, signature)
         self._finish(pieces, runs, took_s)
         self._rest()
 
     # -- answering
 
-    def _learn(self, pieces: list[_Piece], runs: list[Run], own_s: float, signature: Hashable) -> None:
+    def _learn(self, pieces: list[Piece], runs: list[Run], own_s: float, signature: Hashable) -> None:
         if len(runs) == 1 and runs[0].outputs is not None:
-            self._curve(signature).learn(sum([piece.rows for piece in pieces]), own_s * 1e6)
+            self._curve(signature).learn(self._cells(pieces), own_s * 1e6)
 
-    def _finish(self, pieces: list[_Piece], runs: list[Run], took_s: float) -> None:
+    def _finish(self, pieces: list[Piece], runs: list[Run], took_s: float) -> None:
         for run in runs:
             members = pieces[run.members.start : run.members.stop]
             latencies: list[float] = []
             failures: list[FairwayError] = []
-            now = time.perf_counter()
+            now = self._clock()
+            earlier_s = 0.0
             for piece, answer in zip(members, run.answers, strict=True):
                 job = piece.job
                 if job.settled:
                     continue
-                final = answer if piece.whole else self._collect(piece, answer)
-                if final is None:
-                    continue
+                final = answer
+                if not piece.whole:
+                    job.began = job.began or run.started
+                    whole = self._collect(piece, answer)
+                    if whole is None:
+                        continue
+                    final = whole
+                    earlier_s += run.started - job.began
                 latencies.append(now - job.arrived)
                 if isinstance(final, FairwayError):
                     failures.append(final)
                 self._settle(job, final)
             rows = sum([piece.rows for piece in members])
-            self._listener.ran(Batch(run, rows, pieces[0].job.raw, took_s / len(runs), latencies, failures))
+            raw = pieces[0].job.raw
+            self._listener.ran(Batch(run, rows, raw, took_s / len(runs), latencies, failures, now, earlier_s))
 
-    def _collect(self, piece: _Piece, answer: Answer) -> Answer | None:
+    def _collect(self, piece: Piece, answer: Answer) -> Answer | None:
         """The job's whole answer, or ``None`` while other pieces are out."""
         if isinstance(answer, FairwayError):
             return answer
@@ -354,20 +499,36 @@ class Scheduler:
             if not job.taken:
                 job.feed = {}  # it may lie in its queue until the engine is free
             job.queued = False
+            left = job.rows - job.taken
             self.queued_requests -= 1
-            self.queued_rows -= job.rows - job.taken
+            self.queued_rows -= left
+            if self._level_rows:
+                self._level_rows[job.level] -= left
+            self._dead += 1
+            if self._dead > max(_MAX_DEAD, self.queued_requests):
+                self._bury()
             self._wake()  # so that an emptied queue is noticed
+
+    def _bury(self) -> None:
+        """Drop those who left from the lines, where they would otherwise lie until the engine is free."""
+        for signature, queue in list(self._queues.items()):
+            alive = [job for job in queue if not job.settled]
+            if alive:
+                self._queues[signature] = self._line(alive)
+            else:
+                del self._queues[signature]
+        self._dead = 0
 
     # -- deadlines
 
     def _on_deadline(self, job: Job) -> None:
         if job.settled or job.deadline is None or self._expired(job):
             return
-        left = job.deadline - time.monotonic()  # the loop's clock is coarser, so its timer may be early
+        left = job.deadline - self._clock()  # the loop's clock is coarser, so its timer may be early
         job.timer = self._loop.call_later(max(left, 0.001), self._on_deadline, job)
 
     def _expired(self, job: Job) -> bool:
-        if job.deadline is None or time.monotonic() < job.deadline:
+        if job.deadline is None or self._clock() < job.deadline:
             return False
         error = DeadlineExceeded("the request's timeout passed before it was answered; allow more time or slow down")
         self._listener.refused(error)
@@ -379,9 +540,3 @@ class Scheduler:
     def _rest(self) -> None:
         if self._idle is not None and not self._idle.done() and not self._running and not self.queued_requests:
             self._idle.set_result(None)
-
-    def _wait_s(self, signature: Hashable) -> float:
-        """When the queue should be empty again, going by the learned cost."""
-        batches = math.ceil(self.queued_rows / self._settings.max_batch)
-        each = self._curve(signature).expect(self._settings.max_batch) / 1e6
-        return min(max(batches * each, 0.1), 60.0) if each < math.inf else 1.0

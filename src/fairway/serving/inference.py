@@ -10,9 +10,9 @@ import msgspec
 
 from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
-from fairway.serving.batching import Job
 from fairway.serving.joining import Answer
 from fairway.serving.models import Models, ServedVersion
+from fairway.serving.queues import Job
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.validation import check_outputs, select
 
@@ -93,7 +93,9 @@ class InferenceCore:
     def _schedule(self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None]) -> Ticket:
         parameters = request.parameters
         raw = timeout_s = None
+        priority = 0
         if parameters:
+            priority = _priority(parameters.get("priority", 0))
             raw = _raw(parameters.get("raw", False)) and served.processed
             timeout_s = _timeout_s(parameters.get("timeout", 0))
         signature = served.raw_signature if raw else served.signature
@@ -108,6 +110,7 @@ class InferenceCore:
             done=ticket.answered,
             raw=bool(raw),
             timeout_s=timeout_s,
+            priority=priority,
         )
         return ticket
 
@@ -115,6 +118,15 @@ class InferenceCore:
 def _raw(value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequest(f"parameter 'raw' is {value!r}; it is true or false")
+    return value
+
+
+def _priority(value: object) -> int:
+    """1 is the highest, and 0 the default, as in Triton."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise InvalidRequest(
+            f"parameter 'priority' is {value!r}; it is a whole number, 1 for the highest, 0 for the default"
+        )
     return value
 
 

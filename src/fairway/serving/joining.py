@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,13 +22,18 @@ class Run(NamedTuple):
     """One engine call.
 
     ``members`` are positions in the list of feeds; ``answers`` are theirs, in the same order. ``outputs`` is ``None``
-    when the engine raised.
+    when the engine raised. ``started`` is on :func:`time.perf_counter`; then come the seconds for joining the feeds, in the
+    engine, and for cutting its outputs apart.
     """
 
     members: range
     feed: Tensors
     outputs: Tensors | None
     answers: Sequence[Answer]
+    started: float = 0.0
+    input_s: float = 0.0
+    infer_s: float = 0.0
+    output_s: float = 0.0
 
 
 def run_joined(infer: Infer, feeds: Sequence[Tensors], rows: Sequence[int]) -> list[Run]:
@@ -38,27 +44,32 @@ def run_joined(infer: Infer, feeds: Sequence[Tensors], rows: Sequence[int]) -> l
     """
     if len(feeds) == 1:
         return [run_alone(infer, feeds[0], 0)]
+    started = perf_counter()
     try:
         feed = {name: np.concatenate([part[name] for part in feeds]) for name in feeds[0]}
+        joined = perf_counter()
         outputs = infer(feed)
+        inferred = perf_counter()
         answers = split(outputs, rows)
     except Exception as error:  # noqa: BLE001 (whatever it was, running alone finds whose it is)
         log.debug("a batch of %d failed and runs one by one: %s", len(feeds), error)
         return [run_alone(infer, part, position) for position, part in enumerate(feeds)]
-    return [Run(range(len(feeds)), feed, outputs, answers)]
+    times = (started, joined - started, inferred - joined, perf_counter() - inferred)
+    return [Run(range(len(feeds)), feed, outputs, answers, *times)]
 
 
 def run_alone(infer: Infer, feed: Tensors, position: int) -> Run:
     """Answer one feed; whatever the engine raises becomes its answer."""
     members = range(position, position + 1)
+    started = perf_counter()
     try:
         outputs = infer(feed)
     except FairwayError as error:
-        return Run(members, feed, None, [error])
+        return Run(members, feed, None, [error], started)
     except Exception as error:  # noqa: BLE001 (an engine may raise anything)
         failure = InferenceFailed(f"the model raised {type(error).__name__}: {error}")
-        return Run(members, feed, None, [failure])
-    return Run(members, feed, outputs, [outputs])
+        return Run(members, feed, None, [failure], started)
+    return Run(members, feed, outputs, [outputs], started, 0.0, perf_counter() - started)
 
 
 def split(outputs: Tensors, rows: Sequence[int]) -> Sequence[Tensors]:

@@ -6,26 +6,35 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
-from fairway.bundle.format import Bundle
-from fairway.core.errors import FairwayError, InvalidBundle, ModelNotFound, ModelNotReady
+from fairway.core.errors import FairwayError, InvalidRequest, ModelNotFound, ModelNotReady
 from fairway.core.events import EventSink
 from fairway.core.tensors import Tensors
 from fairway.model import Model
 from fairway.serving.batching import BatchingSettings, Scheduler
 from fairway.serving.cost import CostCurve
+from fairway.serving.lengths import length_of
+from fairway.serving.loading import Loader
+from fairway.serving.memory import Holding, make_room
+from fairway.serving.overrides import bundle_of, chosen, limited, read_config
+from fairway.serving.repository import Offer, Opener, Repository
 from fairway.serving.routing import Route, choose
-from fairway.serving.settings import ServeSettings
+from fairway.serving.settings import ModelServeSettings, ServeSettings
 from fairway.serving.telemetry import Telemetry, VersionStats
 from fairway.serving.validation import Signature
-from fairway.serving.warmup import Warmed, warm_up
+from fairway.serving.warmup import Warmed
 
 log = logging.getLogger(__name__)
+
+UNLOADED = "unloaded"
+EVICTED = "unloaded to make room; a request for it loads it again"
+BROUGHT = "loaded from files"
 
 
 class State(StrEnum):
@@ -56,6 +65,14 @@ class ServedVersion:
     signature, raw_signature : Signature
         Of processed and of raw requests.
     stats : VersionStats
+    opened : callable or None
+        How to load it again.
+    brought : bool
+        Whether a caller brought its files, so that it could not be loaded again.
+    size_bytes : int
+        What it takes of the memory budget.
+    used_at : float
+        When it last ran, on the monotonic clock.
     """
 
     def __init__(
@@ -76,24 +93,36 @@ class ServedVersion:
         self.signature = Signature(model.inputs, batching=warmed.batching)
         self.raw_signature = Signature(model.raw_inputs, batching=warmed.batching) if self.processed else self.signature
         self.stats = VersionStats(name, version, sink, raw_differs=self.processed)
-        slots = settings.concurrent_batches
+        limits = settings.of(name)
+        slots = limits.concurrent_batches or 1
+        max_batch = limits.max_batch or model.manifest.engine.max_batch
+        length = length_of(model.manifest) if warmed.batching else None
         self._executor: Executor = ThreadPoolExecutor(slots, thread_name_prefix=f"{name}:{version}")
         self.scheduler = Scheduler(
             self._infer,
             BatchingSettings(
-                max_batch=model.manifest.engine.max_batch,
+                max_batch=max_batch,
                 batching=warmed.batching,
                 slots=slots,
-                max_requests=settings.max_queue_requests,
-                max_rows=settings.max_queue_rows,
+                max_requests=limits.max_queue_requests or settings.max_queue_requests,
+                max_rows=limits.max_queue_rows or settings.max_queue_rows,
                 inline_us=settings.inline_us,
+                max_queue_wait_s=limits.max_queue_wait_s or settings.max_queue_wait_s,
+                max_wait_us=limits.max_wait_us or 0.0,
+                priority_levels=settings.priority_levels,
+                default_priority=limits.priority or settings.default_priority,
             ),
             loop=asyncio.get_running_loop(),
             executor=self._executor,
             listener=self.stats,
-            curves=_by_kind(warmed),
+            curves=None if length else _by_kind(warmed),
+            length=length,
         )
         self.stats.queue = lambda: (self.scheduler.queued_requests, self.scheduler.queued_rows)
+        self.opened: Opener | None = None
+        self.brought = False
+        self.size_bytes = 0
+        self.used_at = time.monotonic()
 
     async def retire(self) -> None:
         """Answer what is queued, then free the model."""
@@ -102,7 +131,28 @@ class ServedVersion:
         self.model.close()
 
     def _infer(self, feed: Tensors, raw: bool) -> Tensors:
+        self.used_at = time.monotonic()
         return self.model.infer(feed, raw=raw)
+
+
+class ColdModel(ModelNotReady):
+    """The version was unloaded to make room. :meth:`Models.wake` loads it again."""
+
+    def __init__(self, name: str, version: str) -> None:
+        super().__init__(
+            f"version {version} of {name!r} was unloaded to make room; an inference request loads it again"
+        )
+        self.name = name
+        self.version = version
+
+
+class Cold(msgspec.Struct):
+    """How to load again what was unloaded to make room; ``failure`` holds until ``retry_at``, on the monotonic clock."""
+
+    opened: Opener
+    failure: FairwayError | None = None
+    retry_at: float = 0.0
+    retry_s: float = 1.0
 
 
 class Models:
@@ -113,17 +163,28 @@ class Models:
     settings : ServeSettings
     telemetry : Telemetry
     sink : EventSink or None
+
+    Attributes
+    ----------
+    repository : Repository or None
+        Where :meth:`load_model` finds models.
     """
 
     def __init__(self, settings: ServeSettings, telemetry: Telemetry, sink: EventSink | None = None) -> None:
+        self.repository: Repository | None = None
         self._settings = settings
         self._telemetry = telemetry
         self._sink = sink
         self._live: dict[str, dict[str, ServedVersion]] = {}
         self._routes: dict[str, Route] = {}
         self._absent: dict[tuple[str, str], IndexEntry] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="fairway-load")
+        self._cold: dict[tuple[str, str], Cold] = {}
+        self._limits: dict[str, ModelServeSettings] = {}
+        self._held: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._retiring: dict[asyncio.Task[None], ServedVersion] = {}
+        self._loader = Loader()
 
     # -- answering
 
@@ -143,35 +204,34 @@ class Models:
         ModelNotFound
             If nothing of that name, or no such version, is loaded here.
         ModelNotReady
-            If it is still loading, or could not be loaded.
+            If it is still loading, could not be loaded, or was unloaded (:class:`ColdModel` if only to make room).
         """
-        live = self._live.get(name)
-        if not live:
-            raise self._missing(name, version)
         if version is None:
-            route = self._routes[name]
-            if route.challenger is None:
-                return live[route.champion]
-            return live[choose(route, name, key if key is not None else f"{random.getrandbits(64):x}")]
-        found = live.get(version)
-        if found is None:
-            raise self._missing(name, version)
-        return found
+            route = self._routes.get(name)
+            if route is None:
+                raise self._missing(name, None)
+            version = route.champion
+            if route.challenger is not None:
+                version = choose(route, name, key if key is not None else f"{random.getrandbits(64):x}")
+        try:
+            return self._live[name][version]
+        except KeyError:
+            raise self._missing(name, version) from None
 
     def versions(self, name: str) -> list[str]:
-        """The versions of a model that can answer, oldest first."""
-        return sorted(self._live.get(name, ()), key=_by_number)
+        """The versions of a model that can answer, at once or when loaded again, oldest first."""
+        return sorted({*self._live.get(name, ()), *self._cold_of(name)}, key=_by_number)
 
     def names(self) -> list[str]:
-        """The models that can answer."""
-        return sorted(name for name, live in self._live.items() if live)
+        """The models that can answer, at once or when loaded again."""
+        return sorted({*self._live, *(name for name, _ in self._cold)})
 
     def route(self, name: str) -> Route | None:
         """Where a model's callers go, ``None`` if it is not served."""
         return self._routes.get(name)
 
     def live(self) -> list[ServedVersion]:
-        """Every version that can answer."""
+        """Every version that can answer at once."""
         return [served for versions in self._live.values() for served in versions.values()]
 
     def index(self) -> list[IndexEntry]:
@@ -179,9 +239,84 @@ class Models:
         ready = [IndexEntry(served.name, served.version, State.READY) for served in self.live()]
         return sorted([*ready, *self._absent.values()], key=lambda entry: (entry.name, _by_number(entry.version)))
 
+    # -- explicit control
+
+    async def load_model(
+        self, name: str, config: Mapping[str, Any] | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Load a model, or load it anew: what this server knows under ``name``, or the bundle in ``files``.
+
+        All its versions are made ready beside those that serve, and then take over in one step. What fails leaves everything
+        as it was.
+
+        Parameters
+        ----------
+        name : str
+        config : mapping, optional
+            Limits and a choice of versions for as long as it is loaded; see :func:`fairway.serving.overrides.read_config`.
+        files : mapping of path to content, optional
+            A bundle to serve instead; see :func:`fairway.serving.overrides.bundle_of`.
+
+        Raises
+        ------
+        ModelNotFound
+            If this server does not know the name.
+        InvalidRequest
+            If ``config`` is wrong, or ``files`` are another model's.
+        FairwayError
+            If a version cannot be had, verified, loaded or warmed up, or there is no room for it.
+        """
+        understood = read_config(name, config)
+        async with self.changing(name):
+            offer = await self._offer(name, files)
+            offer = chosen(offer, understood.policy, name)
+            made: list[ServedVersion] = []
+            try:
+                for version, opened in offer.versions.items():
+                    made.append(await self._make(name, version, opened, understood.limits))
+            except BaseException:
+                for served in made:
+                    await served.retire()
+                raise
+            self._limits[name] = understood.limits
+            self._held.pop(name, None)
+            if files:
+                self._held[name] = BROUGHT
+            for served in made:
+                served.brought = bool(files)
+                self._install(served, offer.versions[served.version])
+            self.point(name, offer.route)
+            self.keep(name, set(offer.versions))
+
+    async def unload_model(self, name: str) -> None:
+        """Stop serving a model: it answers what it has accepted, and stays unloaded until :meth:`load_model`.
+
+        Returns when its memory is free, or after ``grace_s`` if a request still runs then. An unknown name is no error.
+        """
+        async with self.changing(name):
+            known = {*self.versions(name), *(version for model, version in self._absent if model == name)}
+            if not known:
+                return
+            self._held[name] = UNLOADED
+            self._limits.pop(name, None)
+            self.keep(name, set())
+            for version in known:
+                self._absent[name, version] = IndexEntry(name, version, State.UNAVAILABLE, UNLOADED)
+            leaving = [task for task, served in self._retiring.items() if served.name == name]
+        if leaving:
+            await asyncio.wait(leaving, timeout=self._settings.grace_s)
+
+    def held(self, name: str) -> str | None:
+        """Why a follower must leave a model alone: it was unloaded, or loaded from files, by hand. ``None``: it need not."""
+        return self._held.get(name)
+
+    def changing(self, name: str) -> asyncio.Lock:
+        """To be held by whoever loads, points or unloads a model: one change of a name at a time."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
     # -- changing
 
-    async def load(self, name: str, version: str, opened: Callable[[], Bundle]) -> None:
+    async def load(self, name: str, version: str, opened: Opener) -> None:
         """Make a version able to answer those who ask for it by number; :meth:`point` sends it everybody else.
 
         ``opened`` gives the verified bundle; it, the loading and the warm-up run in a thread. What is live stays so,
@@ -190,33 +325,31 @@ class Models:
         Raises
         ------
         FairwayError
-            If the bundle cannot be had, read, loaded or warmed up.
+            If the bundle cannot be had, read, loaded or warmed up, or there is no room for it.
         """
         if version in self._live.get(name, ()):
             return
-        self._absent[name, version] = IndexEntry(name, version, State.LOADING)
-        started = time.perf_counter()
-        try:
-            loop = asyncio.get_running_loop()
-            model, warmed = await loop.run_in_executor(self._loader, _prepare, opened)
-        except BaseException as error:
-            reason = str(error) or type(error).__name__
-            self._absent[name, version] = IndexEntry(name, version, State.UNAVAILABLE, reason)
-            log.error("model_load_failed", extra={"model": name, "version": version, "reason": reason})
-            raise
-        served = ServedVersion(name, version, model, warmed, settings=self._settings, sink=self._sink)
-        served.stats.load_s = time.perf_counter() - started
-        self._absent.pop((name, version), None)
-        self._live.setdefault(name, {})[version] = served
-        self._routes.setdefault(name, Route(version))
-        self._telemetry.versions[name, version] = served.stats
-        extra = {"model": name, "version": version, "duration_ms": round(served.stats.load_s * 1e3, 1)}
-        log.info("model_loaded", extra=extra)
+        self._install(await self._make(name, version, opened, self._limits.get(name, ModelServeSettings())), opened)
+
+    async def wake(self, name: str, version: str) -> None:
+        """Load again what was unloaded to make room; however many ask, it is loaded once.
+
+        Raises
+        ------
+        FairwayError
+            If it cannot be. It is tried again, when asked for, after growing pauses up to a minute.
+        """
+        task = self._waking.get((name, version))
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._wake(name, version))
+            self._waking[name, version] = task
+            task.add_done_callback(lambda done: self._woken(name, version, done))
+        await asyncio.shield(task)
 
     def point(self, name: str, route: Route) -> None:
         """Send a model's callers along ``route``, whose versions are loaded. Takes effect at once and for all."""
         for version in (route.champion, route.challenger):
-            if version is not None and version not in self._live.get(name, ()):
+            if version is not None and version not in self.versions(name):
                 raise ModelNotReady(f"version {version} of {name!r} is not loaded, so nobody can be sent there")
         if self._routes.get(name) != route:
             self._routes[name] = route
@@ -227,14 +360,14 @@ class Models:
         """Retire every other version of ``name``: it answers what it has accepted, and is then freed."""
         live = self._live.get(name, {})
         for version in [version for version in live if version not in versions]:
-            served = live.pop(version)
+            self._retire(live.pop(version))
             self._telemetry.versions.pop((name, version), None)
-            task = asyncio.get_running_loop().create_task(self._retire(served))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+        for version in [version for version in self._cold_of(name) if version not in versions]:
+            del self._cold[name, version]
         if not live:
             self._live.pop(name, None)
-            self._routes.pop(name, None)
+            if not self._cold_of(name):
+                self._routes.pop(name, None)
         for key in [key for key in self._absent if key[0] == name and key[1] not in versions]:
             del self._absent[key]
 
@@ -244,16 +377,142 @@ class Models:
 
     async def close(self) -> None:
         """Retire everything, and wait for it."""
-        for name in list(self._live):
+        self._loader.close()
+        for task in self._waking.values():
+            task.cancel()
+        for name in self.names():
             self.keep(name, set())
         await asyncio.gather(*self._retiring)
-        self._loader.shutdown(wait=False, cancel_futures=True)
 
-    async def _retire(self, served: ServedVersion) -> None:
-        await served.retire()
-        log.info("model_unloaded", extra={"model": served.name, "version": served.version})
+    # -- inside
+
+    async def _offer(self, name: str, files: Mapping[str, bytes] | None) -> Offer:
+        repository = self.repository
+        if files:
+            if repository is not None and not repository.overridable:
+                raise InvalidRequest(
+                    f"this server follows a registry, so {name!r} cannot be loaded from files; register the bundle instead"
+                )
+            limit = self._settings.max_body_bytes
+            asked, bundle = await asyncio.to_thread(bundle_of, name, files, limit)
+            route = self._routes.get(name)
+            version = asked or (route.champion if route is not None else "1")
+            return Offer({version: lambda: bundle}, Route(version))
+        offer = await repository.offer(name) if repository is not None else None
+        if offer is None:
+            raise ModelNotFound(name, self.names())
+        return offer
+
+    async def _make(self, name: str, version: str, opened: Opener, limits: ModelServeSettings) -> ServedVersion:
+        """A version that could answer; not yet known to anybody."""
+        replaces = version in self._live.get(name, ())
+        if not replaces:
+            self._absent[name, version] = IndexEntry(name, version, State.LOADING)
+        started = time.perf_counter()
+        settings = limited(self._settings, name, limits)
+        memory_mb = settings.of(name).memory_mb
+        try:
+            loaded = await self._loader.load(
+                opened,
+                size_bytes=None if memory_mb is None else int(memory_mb * 1e6),
+                make_room=lambda need: self._make_room((name, version), need),
+            )
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            if not replaces:
+                self._absent[name, version] = IndexEntry(name, version, State.UNAVAILABLE, reason)
+            log.error("model_load_failed", extra={"model": name, "version": version, "reason": reason})
+            raise
+        served = ServedVersion(name, version, loaded.model, loaded.warmed, settings=settings, sink=self._sink)
+        served.size_bytes = loaded.size_bytes
+        served.stats.load_s = time.perf_counter() - started
+        return served
+
+    def _install(self, served: ServedVersion, opened: Opener) -> None:
+        """Go live; who was live under the same number retires."""
+        name, version = served.name, served.version
+        served.opened = opened
+        before = self._live.setdefault(name, {}).get(version)
+        self._live[name][version] = served
+        self._routes.setdefault(name, Route(version))
+        self._absent.pop((name, version), None)
+        self._cold.pop((name, version), None)
+        self._telemetry.versions[name, version] = served.stats
+        if before is not None:
+            self._retire(before)
+        extra = {"model": name, "version": version, "duration_ms": round(served.stats.load_s * 1e3, 1)}
+        log.info("model_loaded", extra={**extra, "memory_mb": round(served.size_bytes / 1e6, 1)})
+
+    def _retire(self, served: ServedVersion) -> asyncio.Task[None]:
+        async def retire() -> None:
+            await served.retire()
+            log.info("model_unloaded", extra={"model": served.name, "version": served.version})
+
+        task = asyncio.get_running_loop().create_task(retire())
+        self._retiring[task] = served
+        task.add_done_callback(lambda done: self._retiring.pop(done, None))
+        return task
+
+    # -- memory
+
+    async def _make_room(self, newcomer: tuple[str, str], need_bytes: int) -> None:
+        limit_bytes = int(self._settings.memory_mb * 1e6)
+        if not limit_bytes:
+            return
+        holdings = {
+            (served.name, served.version): Holding(served.size_bytes, served.used_at, self._pinned(served, newcomer))
+            for served in self.live()
+        }
+        leaving = [self._evict(key) for key in make_room(limit_bytes, newcomer, need_bytes, holdings)]
+        if leaving:
+            await asyncio.wait(leaving, timeout=self._settings.load_timeout_s)
+
+    def _pinned(self, served: ServedVersion, newcomer: tuple[str, str]) -> bool:
+        """Whether a version must stay: half of a release, brought by a caller, or about to be succeeded by the newcomer."""
+        route = self._routes.get(served.name)
+        routed = route is not None and served.version in (route.champion, route.challenger)
+        released = routed and route is not None and route.challenger is not None
+        return released or served.brought or (routed and served.name == newcomer[0])
+
+    def _evict(self, key: tuple[str, str]) -> asyncio.Task[None]:
+        name, version = key
+        served = self._live[name].pop(version)
+        if not self._live[name]:
+            del self._live[name]
+        self._telemetry.versions.pop(key, None)
+        assert served.opened is not None
+        self._cold[key] = Cold(served.opened)
+        self._absent[key] = IndexEntry(name, version, State.UNAVAILABLE, EVICTED)
+        return self._retire(served)
+
+    async def _wake(self, name: str, version: str) -> None:
+        async with self.changing(name):
+            if version in self._live.get(name, ()):
+                return
+            cold = self._cold.get((name, version))
+            if cold is None:
+                raise self._missing(name, version)
+            if cold.failure is not None and time.monotonic() < cold.retry_at:
+                raise cold.failure
+            try:
+                await self.load(name, version, cold.opened)
+            except FairwayError as error:
+                cold.failure = error
+                cold.retry_at = time.monotonic() + cold.retry_s
+                cold.retry_s = min(cold.retry_s * 2, 60.0)
+                raise
+
+    def _woken(self, name: str, version: str, done: asyncio.Task[None]) -> None:
+        self._waking.pop((name, version), None)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; if nobody is left, it is in the log and in the index
+
+    def _cold_of(self, name: str) -> list[str]:
+        return [version for model, version in self._cold if model == name]
 
     def _missing(self, name: str, version: str | None) -> FairwayError:
+        if version is not None and (name, version) in self._cold:
+            return ColdModel(name, version)
         entries = [entry for (model, _), entry in self._absent.items() if model == name]
         for entry in entries:
             if version in (None, entry.version):
@@ -263,24 +522,11 @@ class Models:
         return ModelNotFound(ref, known)
 
 
-def _prepare(opened: Callable[[], Bundle]) -> tuple[Model, Warmed]:
-    bundle = opened()
-    try:
-        model = Model(bundle)
-    except FairwayError:
-        raise
-    except Exception as error:
-        raise InvalidBundle(f"{bundle.path} cannot be loaded: {error}") from error
-    try:
-        return model, warm_up(model, bundle)
-    except BaseException:
-        model.close()
-        raise
-
-
 def _not_ready(entry: IndexEntry) -> str:
     if entry.state is State.LOADING:
         return f"version {entry.version} of {entry.name!r} is loading; try again soon"
+    if entry.reason == UNLOADED:
+        return f"version {entry.version} of {entry.name!r} was unloaded; whoever runs this server can load it again"
     return f"version {entry.version} of {entry.name!r} could not be loaded: {entry.reason}"
 
 
