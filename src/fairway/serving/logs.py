@@ -5,27 +5,35 @@ The library never configures logging; the command line calls :func:`configure_lo
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 
 import orjson
 
 access = logging.getLogger("fairway.access")
+FORMATS = ("default", "ISO8601")
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Send Fairway's logs at ``level`` and above, and every other library's warnings, to stderr as ECS JSON lines."""
+def configure_logging(level: int = logging.INFO, *, lock: int | None = None) -> None:
+    """Send Fairway's logs at ``level`` and above, and every other library's warnings, to stderr as ECS JSON lines.
+
+    ``lock``: a file descriptor to lock while lines are written, where several processes write to one stderr.
+    """
     import ecs_logging
 
-    handler = _handler()
-    general = ecs_logging.StdlibFormatter(exclude_fields=["process", "log.origin", "log.original"])
+    handler = _handler(lock)
+    general = ecs_logging.StdlibFormatter(
+        exclude_fields=["process.name", "process.thread", "log.origin", "log.original"]
+    )
     handler.setFormatter(_Formatter(general))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -33,9 +41,17 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging.getLogger("fairway").setLevel(level)
 
 
-def _handler() -> logging.Handler:
+def set_log_format(name: str) -> bool:
+    """Write lines as one of :data:`FORMATS`: JSON, or text for people. False if :func:`configure_logging` was not called."""
+    found = [handler.formatter for handler in logging.getLogger().handlers if isinstance(handler.formatter, _Formatter)]
+    for formatter in found:
+        formatter.as_text = name == FORMATS[1]
+    return bool(found)
+
+
+def _handler(lock: int | None) -> logging.Handler:
     try:
-        return QueuedLines(sys.stderr.fileno())
+        return QueuedLines(sys.stderr.fileno(), lock=lock)
     except (AttributeError, OSError, ValueError):  # closed, or not a file
         return logging.StreamHandler(sys.stderr) if sys.stderr is not None else logging.NullHandler()
 
@@ -52,6 +68,9 @@ class QueuedLines(logging.Handler):
         How long :meth:`close` waits for the reader to take what is left.
     write : callable
         Writes bytes to the descriptor and says how many it took.
+    lock : int, optional
+        Another descriptor, to lock while lines are written: a write longer than a pipe's atomic one (4 KiB) would else be cut
+        by those of other processes.
     """
 
     def __init__(
@@ -61,12 +80,14 @@ class QueuedLines(logging.Handler):
         limit: int = 10_000,
         patience_s: float = 1.0,
         write: Callable[[int, bytes], int] = os.write,
+        lock: int | None = None,
     ) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._limit = limit
         self._patience_s = patience_s
         self._write = write
+        self._lock = lock
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
@@ -86,6 +107,11 @@ class QueuedLines(logging.Handler):
         except Exception:  # noqa: BLE001 (as logging's own handlers do)
             self.handleError(record)
 
+    def line(self, text: str) -> None:
+        """Queue a line that is formatted already."""
+        if self._lines.qsize() < self._limit:
+            self._lines.put(text)
+
     def close(self) -> None:
         """Write what is left, if somebody takes it."""
         self._lines.put(None)
@@ -104,13 +130,29 @@ class QueuedLines(logging.Handler):
                     break
             ended = lines[-1] is None
             content = "".join(f"{line}\n" for line in lines if line is not None).encode(errors="backslashreplace")
-            while content:
-                try:
-                    content = content[self._write(self._descriptor, content) :]
-                except BlockingIOError:
-                    select.select([], [self._descriptor], [])
-                except OSError:  # nobody reads, or the disk is full
-                    break
+            with self._alone():
+                self._write_all(content)
+
+    def _write_all(self, content: bytes) -> None:
+        while content:
+            try:
+                content = content[self._write(self._descriptor, content) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+            except OSError:  # nobody reads, or the disk is full
+                break
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process writes; the kernel gives the lock back if this one is killed."""
+        if self._lock is None:
+            yield
+            return
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
 
 _LINES_PER_WRITE = 1000
@@ -130,8 +172,15 @@ class _Formatter(logging.Formatter):
     def __init__(self, general: logging.Formatter) -> None:
         super().__init__()
         self._general = general
+        self._text = logging.Formatter(
+            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+        self._text.converter = time.gmtime
+        self.as_text = False
 
     def format(self, record: logging.LogRecord) -> str:
+        if self.as_text:
+            return self._text.format(record) + _fields(record)
         if record.name != access.name:
             return self._general.format(record)
         said = record.__dict__
@@ -150,12 +199,21 @@ class _Formatter(logging.Formatter):
                 },
             },
             "log": {"logger": record.name},
+            "process": {"pid": record.process},
             "url": {"path": said["url.path"]},
         }
         try:
             return orjson.dumps(line).decode()
         except orjson.JSONEncodeError:
             return self._general.format(record)
+
+
+def _fields(record: logging.LogRecord) -> str:
+    """What a call gave as ``extra``, as text."""
+    return "".join(f" {key}={value!r}" for key, value in record.__dict__.items() if key not in _STANDARD)
+
+
+_STANDARD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime"})
 
 
 def log_request(method: str, path: str, status: int, *, seconds: float, size: int, client: str) -> None:

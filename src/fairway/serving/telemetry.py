@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 from fairway.core.errors import FairwayError
 from fairway.core.events import EventSink, Served
 from fairway.serving.batching import Batch
+from fairway.serving.statistics import InferStatistics
 from fairway.serving.status import is_fault_of_server
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
+
+    from fairway.serving.shared_metrics import Gather
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -41,12 +44,14 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def observe_all(self, values: Sequence[float]) -> None:
-        """Count each value."""
+    def observe_all(self, values: Sequence[float]) -> float:
+        """Count each value, and give their sum."""
         bounds, counts = self.bounds, self.counts
         for value in values:
             counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
+        total = sum(values)
+        self.total += total
+        return total
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts by upper bound, as Prometheus has them."""
@@ -61,6 +66,14 @@ class VersionStats:
     ----------
     model, version : str
     sink : EventSink or None
+
+    Attributes
+    ----------
+    infer : InferStatistics
+    cache_hits, cache_misses : int
+        Requests that found their answer in the cache, or did not; the cache counts them.
+    cache_hit_ns, cache_miss_ns : int
+        Nanoseconds that looking up, or storing, took.
     """
 
     def __init__(self, model: str, version: str, sink: EventSink | None = None, *, raw_differs: bool = False) -> None:
@@ -73,6 +86,8 @@ class VersionStats:
         self.engine_seconds = Histogram(SECONDS)
         self.batch_rows = Histogram(ROWS)
         self.load_s = 0.0
+        self.infer = InferStatistics()
+        self.cache_hits = self.cache_hit_ns = self.cache_misses = self.cache_miss_ns = 0
         self.queue: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._sink = sink
         self._raw_differs = raw_differs
@@ -83,16 +98,18 @@ class VersionStats:
         self.rows += batch.rows
         self.batch_rows.observe(batch.rows)
         self.engine_seconds.observe(batch.took_s)
-        self.seconds.observe_all(batch.latencies_s)
+        self.infer.add(batch, self.seconds.observe_all(batch.latencies_s))
         for error in batch.failures:
             self.errors[error.code] += 1
         if self._sink is not None:
             self._sink.served(self._served(batch))
 
-    def refused(self, error: FairwayError) -> None:
-        """One request that got no engine call."""
+    def refused(self, error: FairwayError, waited_s: float | None = None) -> None:
+        """One request that got no engine call: after ``waited_s`` in the queue, or ``None`` if it was not accepted."""
         self.requests += 1
         self.errors[error.code] += 1
+        if waited_s is not None:
+            self.infer.failed(waited_s)
         if self._sink is not None and is_fault_of_server(error):
             self._sink.served(Served(self.model, self.version, 0, None, None, (), errors=1))
 
@@ -116,6 +133,8 @@ class Telemetry:
         self.versions: dict[tuple[str, str], VersionStats] = {}
         self.rejected: Counter[str] = Counter()
         self.ready: Callable[[], bool] = lambda: False
+        self.gather: Gather | None = None
+        """Asks for the counts of all workers, where there are several."""
         self._started = time.time()
 
     def register(self, registry: CollectorRegistry) -> None:

@@ -29,6 +29,11 @@ class Signature:
         self._fixed = all(-1 not in spec.shape[1:] for spec in specs)
         self._plain = tuple((spec, spec.datatype.dtype, spec.shape[1:], _finite_only(spec)) for spec in specs)
 
+    @property
+    def batching(self) -> bool:
+        """Whether the first axis is rows."""
+        return self._batching
+
     def check(self, inputs: Tensors) -> int:
         """The request's rows, or :class:`InvalidRequest` saying what does not fit and what would."""
         if inputs.keys() != self._specs.keys():
