@@ -52,11 +52,11 @@ class Encoder:
     def encode_special(
         self,
         response: InferResponse,
+        extra: bytes = b"",
+        *,
         options: Sequence[OutputOptions],
         labels: Sequence[str] = (),
-        *,
         batched: bool = True,
-        extra: bytes = b"",
     ) -> bytes:
         """As :meth:`encode`, with outputs as classes or in shared memory.
 

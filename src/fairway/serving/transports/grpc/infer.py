@@ -1,0 +1,204 @@
+"""``ModelInfer`` and ``ModelStreamInfer``: decode, call the core, encode."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import msgspec
+
+from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidRequest
+from fairway.core.messages import InferRequest, InferResponse
+from fairway.serving.classification import check_classifiable
+from fairway.serving.inference import InferenceCore, Outcome, Ticket
+from fairway.serving.shared_memory import SharedMemory
+from fairway.serving.transports.grpc import base, messages
+from fairway.serving.transports.grpc.decoding import Decoder
+from fairway.serving.transports.grpc.encoding import Encoder, parameter_fields
+from fairway.serving.transports.grpc.wireform import delimited
+from fairway.serving.transports.rest import ROUTE_KEY
+from fairway.serving.transports.v2 import OutputOptions
+
+log = logging.getLogger(__name__)
+
+Encode: TypeAlias = Callable[[InferResponse, bytes], bytes]
+"""An answer to bytes, with more fields for it."""
+
+IN_FLIGHT = 64
+"""Requests of one stream that may run at the same time."""
+
+_ROUTE_KEY = ROUTE_KEY.encode()
+_ERRORS_END = b"triton_grpc_error"
+
+
+class Infer:
+    """The handlers of inference.
+
+    Parameters
+    ----------
+    core : InferenceCore
+    shared_memory : SharedMemory or None
+        ``None``: requests that use it are refused.
+    """
+
+    def __init__(self, core: InferenceCore, shared_memory: SharedMemory | None = None) -> None:
+        self._core = core
+        self._decoder = Decoder(shared_memory)
+        self._encoder = Encoder(shared_memory)
+        self._encode: Encode = self._encoder.encode
+        self._request = messages.message("inference.ModelInferRequest")
+        self._final = parameter_fields({"triton_final_response": True})
+
+    def unary(self, message: bytes, call: base.Call) -> None:
+        """``ModelInfer``. Makes no task: the scheduler's callback answers."""
+        deadline_s = call.deadline_s
+        try:
+            if deadline_s is not None and deadline_s <= 0:
+                raise DeadlineExceeded("the call's deadline had passed when it arrived; allow more time")
+            request, options = self._decoder.decode(message, route_key(call), deadline_s)
+            encode = self._encode
+            if options is not None:
+                request, encode = self._special(request, options)
+        except FairwayError as error:
+            self._core.telemetry.rejected[error.code] += 1
+            fail(call, error)
+            return
+        ticket = self._core.submit(request, partial(self._answer, call, encode))
+        if ticket is not None:
+            call.on_cancel = ticket.cancel
+
+    async def stream(self, incoming: AsyncIterator[bytes], call: base.Call) -> None:
+        """``ModelStreamInfer``. Requests run at the same time; their answers come in the order of the requests."""
+        waiting: asyncio.Queue[_Streamed | None] = asyncio.Queue(IN_FLIGHT)
+        reading = asyncio.create_task(self._read(incoming, waiting, route_key(call)))
+        errors_end = call.metadata.get(_ERRORS_END) == b"true"
+        streamed: _Streamed | None = None
+        try:
+            while (streamed := await waiting.get()) is not None:
+                outcome = await streamed.outcome
+                if errors_end and isinstance(outcome, FairwayError):
+                    raise outcome
+                await call.send(self._streamed(streamed, outcome))
+            await reading  # what ended it
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.exception()  # it is raised above, unless something else ended the stream first
+            left = [streamed, *(waiting.get_nowait() for _ in range(waiting.qsize()))]
+            for each in left:
+                if each is not None:
+                    each.cancel()
+
+    async def _read(
+        self, incoming: AsyncIterator[bytes], waiting: asyncio.Queue[_Streamed | None], key: str | None
+    ) -> None:
+        """Start each request as it comes, as long as there is room for its answer."""
+        try:
+            async for message in incoming:
+                started = self._start(message, key)
+                try:
+                    await waiting.put(started)
+                except asyncio.CancelledError:
+                    started.cancel()
+                    raise
+        finally:
+            if (task := asyncio.current_task()) is not None and not task.cancelling():
+                await waiting.put(None)
+
+    def _start(self, message: bytes, key: str | None) -> _Streamed:
+        started = _Streamed(self._encode, asyncio.get_running_loop().create_future())
+        try:
+            request, options = self._decoder.decode(message, key)
+            started.identity = request.id or ""
+            if options is not None:
+                request, started.encode = self._special(request, options)
+        except FairwayError as error:
+            self._core.telemetry.rejected[error.code] += 1
+            with contextlib.suppress(InvalidRequest):  # not even a message
+                started.identity = messages.parse(self._request, message).id
+            started.done(error)
+            return started
+        started.ticket = self._core.submit(request, started.done)
+        return started
+
+    def _special(self, request: InferRequest, options: Sequence[OutputOptions]) -> tuple[InferRequest, Encode]:
+        """The request for the very version whose labels are used, and how its answer is encoded."""
+        key = request.route_key if request.route_key is not None else request.id
+        served = self._core.models.resolve(request.model, request.version, key)
+        classes = {option.name for option in options if option.classification}
+        for spec in served.model.raw_outputs if request.parameters.get("raw") is True else served.model.outputs:
+            if spec.name in classes:
+                check_classifiable(spec)
+        encode = partial(
+            self._encoder.encode_special,
+            options=options,
+            labels=served.model.manifest.labels,
+            batched=served.signature.batching,
+        )
+        return msgspec.structs.replace(request, version=served.version), encode
+
+    def _answer(self, call: base.Call, encode: Encode, outcome: Outcome) -> None:
+        encoded = _encoded(encode, outcome, b"")
+        if isinstance(encoded, bytes):
+            call.reply(encoded)
+        else:
+            fail(call, encoded)
+
+    def _streamed(self, streamed: _Streamed, outcome: Outcome) -> bytes:
+        encoded = _encoded(streamed.encode, outcome, self._final)
+        if isinstance(encoded, bytes):
+            return delimited(2, encoded)
+        text = str(encoded).encode(errors="replace")
+        identity = streamed.identity.encode()
+        return delimited(1, text) + delimited(2, delimited(3, identity) if identity else b"")
+
+
+class _Streamed(msgspec.Struct, eq=False):
+    """One request of a stream."""
+
+    encode: Encode
+    outcome: asyncio.Future[Outcome]
+    identity: str = ""
+    ticket: Ticket | None = None
+
+    def done(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def cancel(self) -> None:
+        if self.ticket is not None:
+            self.ticket.cancel()
+
+
+def route_key(call: base.Call) -> str | None:
+    """Whose callers stay with one version."""
+    key = call.metadata.get(_ROUTE_KEY)
+    return None if key is None else key.decode("latin-1")
+
+
+def fail(call: base.Call, error: FairwayError) -> None:
+    """End a unary call with an error."""
+    how = base.failure(error)
+    call.fail(how.status, how.text, how.metadata)
+
+
+def bug() -> FairwayError:
+    """What a caller is told when the fault is ours; the log has the rest."""
+    return FairwayError("the server failed on this request; its log says why")
+
+
+def _encoded(encode: Encode, outcome: Outcome, extra: bytes) -> bytes | FairwayError:
+    if isinstance(outcome, FairwayError):
+        return outcome
+    try:
+        return encode(outcome, extra)
+    except FairwayError as error:
+        return error
+    except Exception:
+        log.exception("answer_not_encoded")
+        return bug()
