@@ -531,7 +531,7 @@ class Scheduler:
         if job.deadline is None or self._clock() < job.deadline:
             return False
         error = DeadlineExceeded("the request's timeout passed before it was answered; allow more time or slow down")
-        self._listener.refused(error)
+        self._listener.refused(error, self._clock() - job.arrived)
         self._settle(job, error)
         return True
 
