@@ -141,6 +141,12 @@ class Overloaded(FairwayError):
         self.retry_after_s = retry_after_s
 
 
+class MemoryExceeded(FairwayError):
+    """A model does not fit into the server's memory budget. The message names budget, need and what is loaded."""
+
+    code = "memory_exceeded"
+
+
 class DeadlineExceeded(FairwayError):
     """The request's own time limit passed before it ran."""
 

@@ -61,6 +61,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         A batch expected to take at most this many microseconds runs on the event loop: a hop to a thread costs more.
     concurrent_batches : int
         Batches of one version that may run at the same time on threads.
+    memory_mb : float
+        Budget of memory for all loaded versions together, in 10^6 bytes; 0 is none. When a version needs room, those longest
+        unused are unloaded, and loaded again when a request asks for them.
+    load_timeout_s : float
+        How long a request waits while a version that was unloaded to make room is loaded again (then 503).
     poll_s : float
         How often the registry is asked whether anything changed.
     stop_delay_s : float
@@ -107,6 +112,8 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     inline_us: Annotated[float, msgspec.Meta(ge=0)] = 250.0
     concurrent_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    memory_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     poll_s: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 0.5
     stop_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     grace_s: Annotated[float, msgspec.Meta(ge=0)] = 25.0

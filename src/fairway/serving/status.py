@@ -36,6 +36,7 @@ WIRE: dict[str, Wire] = {
     "request_too_large": Wire(413, "RESOURCE_EXHAUSTED", "dead_letter"),
     "unsupported_encoding": Wire(415, "UNIMPLEMENTED", "dead_letter"),
     "overloaded": Wire(429, "RESOURCE_EXHAUSTED", "retry"),
+    "memory_exceeded": Wire(503, "RESOURCE_EXHAUSTED", "retry"),
     "deadline_exceeded": Wire(504, "DEADLINE_EXCEEDED", "dead_letter"),
     "inference_failed": Wire(500, "INTERNAL", "dead_letter"),
     "worker_failed": Wire(500, "INTERNAL", "dead_letter"),
