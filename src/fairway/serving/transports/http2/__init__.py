@@ -1,0 +1,1 @@
+"""HTTP/2 for gRPC, on asyncio protocols: see ``docs/decisions/0011-grpc-transport.md``."""

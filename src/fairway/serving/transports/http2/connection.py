@@ -1,0 +1,560 @@
+"""One client's connection: its frames, in order, each checked and handed on (RFC 9113)."""
+
+# ruff: noqa: ARG002 (what handles a frame takes the same arguments for each kind of frame)
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from fairway.serving.transports.grpc.base import Unary
+from fairway.serving.transports.http2 import frames, framing
+from fairway.serving.transports.http2.frames import HEAD, ConnectionFault, StreamFault
+from fairway.serving.transports.http2.headers import HeaderBlocks
+from fairway.serving.transports.http2.limits import Bucket
+from fairway.serving.transports.http2.outbox import Outbox
+from fairway.serving.transports.http2.request import Head, check_trailers
+from fairway.serving.transports.http2.stream import Stream, UnaryCall
+from fairway.serving.transports.http2.streaming import StreamingCall
+
+if TYPE_CHECKING:
+    from fairway.serving.transports.http2.server import Http2
+
+log = logging.getLogger(__name__)
+
+_OLD_S: Final = 0.1
+_REMEMBERED: Final = 4096
+_DRAIN_PING: Final = b"fairway!"
+_ALIVE_PING: Final = b"fairway?"
+_FINAL_S: Final = 1.0
+_HTTP1: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ")
+_NO_HTTP1: Final = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 68\r\n\r\n"
+    b"this port speaks gRPC (HTTP/2); for REST use the server's HTTP port\n"
+)
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one connection. :class:`~fairway.serving.transports.http2.server.Http2` makes them."""
+
+    def __init__(self, server: Http2) -> None:
+        self._server = server
+        self.loop = server.loop
+        self.limits = limits = server.limits
+        self.held = server.held
+        self.max_message_bytes = server.settings.max_body_bytes
+        self.streams: dict[int, Stream] = {}
+        self.last_stream = 0
+        self._blocks: HeaderBlocks[Head] = HeaderBlocks(server.read_head, 4 * server.header_bytes)
+        self._heads = self._blocks.kept
+        self._buffer = bytearray()
+        self._need = len(frames.PREFACE)
+        self._begun = False  # the preface is there
+        self._greeted = False  # and the client's SETTINGS
+        self._block: tuple[int, int, bytearray] | None = None  # stream, flags, what came of a header block
+        self._continuations = 0
+        self._room = limits.connection_window
+        self._reset: dict[int, None] = {}  # streams that this side reset: frames of theirs may still be on their way
+        self._skipped: list[range] = []
+        self.draining = False
+        self._final = False
+        self._closing = False
+        self._resets = Bucket(limits.resets, limits.resets_per_s)
+        self._controls = Bucket(limits.controls, limits.controls_per_s)
+        self._dribbles = Bucket(limits.dribbles, limits.dribbles_per_s)
+        self.now = self.loop.time()
+        self._idle_since = self.now
+        self._partial_since: float | None = self.now
+        self._pinged_at: float | None = None
+        self._final_at = 0.0
+        self._stuck: tuple[int, float] | None = None
+        self.peer = ""
+        self._handlers = (
+            self._on_data,
+            self._on_headers,
+            self._on_priority,
+            self._on_rst_stream,
+            self._on_settings,
+            self._on_push_promise,
+            self._on_ping,
+            self._on_goaway,
+            self._on_window_update,
+            self._on_continuation,
+        )
+
+    # -- the socket
+
+    def connection_made(self, transport: Any) -> None:
+        """A client connected: say what it may do."""
+        self.transport = transport
+        name = transport.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+        limits = self.limits
+        self.outbox = Outbox(self.loop, transport, limits.unsent_bytes or self.max_message_bytes)
+        self._server.connections.add(self)
+        announced = {
+            frames.MAX_CONCURRENT_STREAMS: limits.streams,
+            frames.INITIAL_WINDOW_SIZE: limits.stream_window,
+            frames.MAX_FRAME_SIZE: limits.frame_bytes,
+            frames.MAX_HEADER_LIST_SIZE: self._server.header_bytes,
+        }
+        self.outbox.put(frames.settings(announced) + frames.window_update(0, limits.connection_window - 65535))
+
+    def data_received(self, data: bytes) -> None:
+        """Read the frames that are whole."""
+        if self._closing:
+            return
+        self.now = self.loop.time()
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        outbox = self.outbox
+        outbox.hold()
+        try:
+            at = self._read(data, 0 if self._begun else self._preface(data))
+            if at < len(data) and not self._closing:
+                self._buffer += memoryview(data)[at:]
+                self._partial_since = self._partial_since or self.now
+            else:
+                self._partial_since = None
+        except ConnectionFault as fault:
+            self.end(fault.code, str(fault))
+        except Exception:
+            log.exception("http2_failed")
+            self.end(frames.INTERNAL_ERROR)
+        outbox.flush()
+
+    def _preface(self, data: bytes) -> int:
+        """Where frames begin."""
+        size = len(frames.PREFACE)
+        if data[:size] != frames.PREFACE[: len(data)]:
+            if data.startswith(_HTTP1):
+                self.outbox.flush()
+                self._closing = True
+                self.transport.write(_NO_HTTP1)
+                self.transport.close()
+                return len(data)
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "this is not HTTP/2")
+        if len(data) < size:
+            self._need = size
+            return 0
+        self._begun = True
+        return size
+
+    def _read(self, data: bytes, at: int) -> int:
+        """Handle whole frames from ``at`` on; gives where the rest begins, and sets how much of it is needed."""
+        if not self._begun:
+            return at
+        end = len(data)
+        handlers = self._handlers
+        limit = self.limits.frame_bytes
+        unpack = HEAD.unpack_from
+        while end - at >= 9:
+            high, low, kind, flags, stream = unpack(data, at)
+            size = high << 8 | low
+            if size > limit:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, f"a frame has more than {limit:,} bytes")
+            start = at + 9
+            stop = start + size
+            if self._block is not None and kind != frames.CONTINUATION:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "a header block is interrupted")
+            if not self._greeted and kind != frames.SETTINGS:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "the first frame has to be SETTINGS")
+            if stop > end:
+                self._need = 9 + size
+                return at
+            stream &= 0x7FFFFFFF
+            try:
+                if kind < 10:
+                    handlers[kind](data, start, stop, flags, stream)
+                else:
+                    self._control()
+            except StreamFault as fault:
+                self.reset(stream, fault.code)
+            at = stop
+            if self._closing:
+                return end
+        self._need = 9
+        return at
+
+    # -- frames
+
+    def _on_data(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        size = stop - start
+        room = self._room = self._room - size
+        if room < self.limits.connection_window // 2:
+            if room < 0:
+                raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
+            self.window_update(0, self.limits.connection_window - room)
+            self._room = self.limits.connection_window
+        if flags & frames.PADDED:
+            start, stop = self._unpad(data, start, stop)
+        stream = self.streams.get(number)
+        if stream is None:
+            self._unknown(number)
+            return
+        if start == stop and not flags & frames.END_STREAM:
+            self._control()
+        stream.data(data, start, stop, size, bool(flags & frames.END_STREAM))
+
+    def _on_headers(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if flags != frames.END_HEADERS:
+            if number == 0:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS of stream 0")
+            if flags & frames.PADDED:
+                start, stop = self._unpad(data, start, stop)
+            if flags & frames.PRIORITIZED:
+                if stop - start < 5:
+                    raise ConnectionFault(frames.FRAME_SIZE_ERROR, "HEADERS without room for their priority")
+                start += 5
+            if not flags & frames.END_HEADERS:
+                self._block = number, flags, bytearray(memoryview(data)[start:stop])
+                self._continuations = 0
+                self._partial_since = self._partial_since or self.now
+                return
+        self._headers(data[start:stop], flags, number)
+
+    def _on_continuation(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if self._block is None or self._block[0] != number:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        _, first_flags, block = self._block
+        block += memoryview(data)[start:stop]
+        self._continuations += 1
+        if self._continuations > self.limits.continuations or len(block) > 4 * self._server.header_bytes:
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "the request's headers are far too large")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._headers(bytes(block), first_flags, number)
+
+    def _headers(self, block: bytes, flags: int, number: int) -> None:
+        """A whole header block."""
+        if number <= self.last_stream or not number & 1:
+            self._late_headers(block, flags, number)
+            return
+        previous, self.last_stream = self.last_stream, number
+        if number > previous + 2:
+            self._skip(range(previous + 2 if previous else 1, number))
+        head = self._heads.get(block)
+        if head is None:
+            head = self._blocks(block)
+        outbox = self.outbox
+        if len(self.streams) >= self.limits.streams or outbox.full or self._final:
+            raise StreamFault(frames.REFUSED_STREAM, "too many streams")
+        method = head.method
+        stream: Stream = (UnaryCall if type(method) is Unary or method is None else StreamingCall)(
+            self,
+            number,
+            head,
+            outbox.stream_window,
+            head.metadata,
+            head.deadline_s,
+            self.peer,
+            self.now,
+            self.limits.stream_window,
+        )
+        self.streams[number] = stream
+        if flags & frames.END_STREAM:
+            if head.content_length:
+                raise StreamFault(frames.PROTOCOL_ERROR, "a content-length, and no DATA")
+            stream.ended = True
+        if method is None:
+            self._refuse(stream, head)
+            return
+        if isinstance(stream, StreamingCall):
+            stream.start()
+        elif stream.ended:
+            stream.end()
+
+    def _refuse(self, stream: Stream, head: Head) -> None:
+        block, grpc = head.refusal
+        stream.closed = True
+        self.outbox.refuse(stream, framing.RESPONSE + block if grpc else block)
+
+    def _late_headers(self, block: bytes, flags: int, number: int) -> None:
+        """Trailers, or HEADERS where none may be."""
+        if not number & 1:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        lines = self._blocks.decode(block)
+        stream = self.streams.get(number)
+        if stream is None:
+            self._unknown(number)
+            return
+        if stream.ended:
+            raise StreamFault(frames.STREAM_CLOSED, "HEADERS after END_STREAM")
+        if not flags & frames.END_STREAM:
+            raise StreamFault(frames.PROTOCOL_ERROR, "trailers without END_STREAM")
+        check_trailers(lines)
+        if stream.head.content_length not in (None, stream.received):
+            raise StreamFault(frames.PROTOCOL_ERROR, "DATA and content-length differ")
+        stream.end()
+
+    def _on_priority(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if number == 0:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "PRIORITY of stream 0")
+        self._control()
+        if stop - start != 5:
+            raise StreamFault(frames.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+
+    def _on_rst_stream(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if stop - start != 4:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "RST_STREAM has 4 bytes")
+        stream = self.streams.pop(number, None)
+        if stream is None:
+            if number == 0 or number > self.last_stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "RST_STREAM of an idle stream")
+            self._reset.pop(number, None)
+            self._control()
+            return
+        self._take_reset(stream)
+        stream.cancel()
+        self._after()
+
+    def _on_settings(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        size = stop - start
+        if number:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "SETTINGS of a stream")
+        if flags & frames.ACK:
+            if size:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "SETTINGS with ACK are empty")
+            if not self._greeted:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "the first frame has to be SETTINGS")
+            self._control()
+            return
+        if size % 6:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "SETTINGS have 6 bytes each")
+        self._control()
+        self._greeted = True
+        for at in range(start, stop, 6):
+            setting, value = frames.SETTING.unpack_from(data, at)
+            if setting == frames.ENABLE_PUSH and value > 1:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is 0 or 1")
+            self.outbox.settings(setting, value, self.streams)
+        self.outbox.put(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self.outbox.pump()
+
+    def _on_push_promise(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        raise ConnectionFault(frames.PROTOCOL_ERROR, "clients do not push")
+
+    def _on_ping(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if number:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "PING of a stream")
+        if stop - start != 8:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "PING has 8 bytes")
+        self._control()
+        payload = data[start:stop]
+        if not flags & frames.ACK:
+            self.outbox.put(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif payload == _DRAIN_PING and self.draining:
+            self._finish_drain()
+
+    def _on_goaway(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if number:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "GOAWAY of a stream")
+        if stop - start < 8:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "GOAWAY has 8 bytes and more")
+        self._control()
+        self.draining = True
+        self._finish_drain()
+
+    def _on_window_update(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
+        if stop - start != 4:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
+        increment = frames.U32.unpack_from(data, start)[0] & 0x7FFFFFFF
+        if increment < 256 and not self._dribbles.take(self.now):
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many small window updates")
+        stream = None
+        if number:
+            stream = self.streams.get(number)
+            if stream is None:
+                if number > self.last_stream:
+                    raise ConnectionFault(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream")
+                return
+        if increment == 0:
+            if number:
+                raise StreamFault(frames.PROTOCOL_ERROR, "a window update of 0")
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "a window update of 0")
+        self.outbox.widen(stream, increment)
+        if self.outbox.slow:
+            self.outbox.pump()
+
+    # -- rules that several frames share
+
+    def _unpad(self, data: bytes, start: int, stop: int) -> tuple[int, int]:
+        if start == stop or data[start] >= stop - start:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "the padding is longer than its frame")
+        return start + 1, stop - data[start]
+
+    def _unknown(self, number: int) -> None:
+        """DATA or HEADERS of a stream that is not open: it was closed, or never opened."""
+        if number == 0 or number > self.last_stream or not number & 1 or any(number in gap for gap in self._skipped):
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "a frame of an idle stream")
+        if number not in self._reset:
+            raise ConnectionFault(frames.STREAM_CLOSED, "a frame of a closed stream")
+        self._control()
+
+    def _skip(self, gap: range) -> None:
+        if len(self._skipped) < 100:
+            self._skipped.append(gap)
+
+    def _control(self) -> None:
+        """A frame that carries no call onward."""
+        if not self._controls.take(self.now):
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
+
+    def _take_reset(self, stream: Stream | None) -> None:
+        if (stream is None or self.now - stream.began < _OLD_S) and not self._resets.take(self.now):
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many streams are reset")
+
+    # -- for streams
+
+    def window_update(self, stream: int, increment: int) -> None:
+        """Let the client send more."""
+        self.outbox.put(frames.window_update(stream, increment))
+
+    def reset(self, number: int, code: int) -> None:
+        """End one stream by RST_STREAM: its client broke a rule, or is refused."""
+        stream = self.streams.pop(number, None)
+        if stream is None or not stream.ended:
+            self._remember(number)
+        self.outbox.put(frames.rst_stream(number, code))
+        if stream is not None:
+            stream.cancel()
+        self._take_reset(stream)
+        self._after()
+
+    def finished(self, stream: Stream) -> None:
+        """The answer is written."""
+        if self.streams.pop(stream.id, None) is None:
+            return
+        if not stream.ended:  # the client still sends what nobody will read
+            self._remember(stream.id)
+            self.outbox.put(frames.rst_stream(stream.id, frames.NO_ERROR))
+        if not self.streams:
+            self._after()
+
+    def _remember(self, number: int) -> None:
+        if len(self._reset) >= _REMEMBERED:
+            del self._reset[next(iter(self._reset))]
+        self._reset[number] = None
+
+    def _after(self) -> None:
+        """A stream ended."""
+        if not self.streams:
+            self._idle_since = self.now
+            if self._final and not self._closing:
+                self._close()
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Take no new calls soon, answer those that are open, then close: a GOAWAY that warns, then one that is final."""
+        if self.draining or self._closing:
+            return
+        self.draining = True
+        self._final_at = self.loop.time() + _FINAL_S
+        self.outbox.put(
+            frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN_PING)
+        )
+
+    def _finish_drain(self) -> None:
+        if not self._final:
+            self._final = True
+            self.outbox.put(frames.goaway(self.last_stream, frames.NO_ERROR))
+            self._after()
+
+    def end(self, code: int, text: str = "") -> None:
+        """GOAWAY, and close; what is open is cancelled."""
+        if self._closing:
+            return
+        log.debug("http2_connection_ended", extra={"code": code, "reason": text, "peer": self.peer})
+        self.outbox.put(frames.goaway(self.last_stream, code, text))
+        self._cancel_all()
+        self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        self.outbox.flush()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        self.transport.abort()
+
+    def _cancel_all(self) -> None:
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            stream.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: its calls are cancelled."""
+        self._closing = True
+        self._server.connections.discard(self)
+        self._cancel_all()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self.outbox.resume()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what it asked for is still answered."""
+        if self._buffer or not self.streams:
+            return False
+        self.draining = self._final = True
+        return True
+
+    # -- clients that hold things up
+
+    def check(self, now: float) -> None:
+        """End the connection if its client takes too long; called every now and then."""
+        settings = self._server.settings
+        self._check_reader(now, settings.read_timeout_s)
+        if self._closing:
+            return
+        if self._partial_since is not None and now - self._partial_since > settings.read_timeout_s:
+            self.end(frames.ENHANCE_YOUR_CALM, "a frame took too long to arrive")
+        elif self.draining and not self._final and now > self._final_at:
+            self._finish_drain()
+        elif not self.streams:
+            if now - self._idle_since > settings.keep_alive_s:
+                self.drain()
+        else:
+            self._check_silence(now, settings.read_timeout_s)
+            self._check_uploads(now, settings.read_timeout_s)
+
+    def _check_reader(self, now: float, timeout_s: float) -> None:
+        """Drop a client that does not take its answers."""
+        waits = self.outbox.unsent + self.transport.get_write_buffer_size()
+        if not waits:
+            self._stuck = None
+            if self._closing:
+                self.transport.abort()
+            return
+        taken = self.outbox.progress - self.transport.get_write_buffer_size()
+        if self._stuck is None or taken > self._stuck[0]:
+            self._stuck = taken, now
+        elif now - self._stuck[1] > timeout_s:
+            self.abort()
+
+    def _check_silence(self, now: float, timeout_s: float) -> None:
+        """Ask a client with open calls that says nothing whether it is still there."""
+        if now - self.now <= timeout_s:
+            self._pinged_at = None
+        elif self._pinged_at is None:
+            self._pinged_at = now
+            self.outbox.put(frames.frame(frames.PING, 0, 0, _ALIVE_PING))
+        elif now - self._pinged_at > timeout_s:
+            self.abort()
+
+    def _check_uploads(self, now: float, timeout_s: float) -> None:
+        for stream in tuple(self.streams.values()):
+            if now - stream.began > timeout_s and not stream.ended and isinstance(stream, UnaryCall):
+                stream.too_slow(timeout_s)
