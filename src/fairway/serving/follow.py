@@ -20,6 +20,7 @@ from fairway.core.errors import FairwayError, ModelNotFound
 from fairway.core.manifest import ModelRef
 from fairway.registry.records import CHAMPION, Release, Replica, Version
 from fairway.serving.models import Models
+from fairway.serving.repository import Offer
 from fairway.serving.routing import Route
 from fairway.serving.settings import ServeSettings
 
@@ -127,6 +128,8 @@ class Follower:
     cache_dir : Path
     """
 
+    overridable = False  # what a caller's files answered would be noted under a registered version's number
+
     def __init__(
         self,
         registry: FollowedRegistry,
@@ -203,8 +206,9 @@ class Follower:
         for name, want in wanted.items():
             await self._move(name, want)
         for name in self._models.names():
-            if name not in wanted:
-                self._models.keep(name, set())
+            if name not in wanted and self._models.held(name) is None:
+                async with self._models.changing(name):
+                    self._models.keep(name, set())
         self._revision = revision
         self._retry_s = _RETRY_S[0] if changed else min(self._retry_s * 2, _RETRY_S[1])
         self._retry_at = time.monotonic() + self._retry_s
@@ -225,7 +229,20 @@ class Follower:
             wanted[ref.name] = Wanted(route) if first is None else Wanted(first.route, first.also | versions_of(route))
         return wanted
 
+    async def offer(self, name: str) -> Offer | None:
+        """What the registry wants of this server under ``name`` now; ``None`` if nothing."""
+        wanted = (await self._off_loop(self._read)).get(name)
+        if wanted is None:
+            return None
+        versions = sorted(wanted.versions, key=int)
+        return Offer({version: self._opener(name, version) for version in versions}, wanted.route)
+
     async def _move(self, name: str, want: Wanted) -> None:
+        async with self._models.changing(name):
+            if self._models.held(name) is None:  # else it was unloaded by hand, and stays so until it is loaded by hand
+                await self._change(name, want)
+
+    async def _change(self, name: str, want: Wanted) -> None:
         for version in sorted(want.versions - set(self._models.versions(name))):
             try:
                 await self._models.load(name, version, self._opener(name, version))

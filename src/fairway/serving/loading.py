@@ -1,0 +1,127 @@
+"""Make a version ready to answer without getting in the way of those that do: verify, find room, load, warm up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
+
+from fairway.bundle.format import Bundle
+from fairway.core.errors import FairwayError, InvalidBundle, ModelNotReady
+from fairway.model import Model
+from fairway.serving.memory import resident_bytes
+from fairway.serving.repository import Opener, released
+from fairway.serving.warmup import Warmed, warm_up
+
+T = TypeVar("T")
+_NICER = 5
+"""On Linux each thread has a niceness of its own; 5 is a third of the weight of those that answer."""
+
+
+class Loaded(msgspec.Struct, frozen=True, eq=False):
+    """A version that could answer now, and what it takes."""
+
+    model: Model
+    warmed: Warmed
+    digest: str
+    size_bytes: int
+
+
+class Loader:
+    """Loads one version at a time. For the event loop's thread; the work is done on others.
+
+    Verifying runs at a lower priority than answering, and so do loading and warming up where the engine uses no threads of
+    its own: those inherit the priority, and would keep it for good.
+    """
+
+    def __init__(self) -> None:
+        self._gentle = ThreadPoolExecutor(1, thread_name_prefix="fairway-load", initializer=_be_nice)
+        self._plain = ThreadPoolExecutor(1, thread_name_prefix="fairway-warm")
+        self._one = asyncio.Lock()
+        self._closed = False
+        self._sizes: dict[str, int] = {}
+
+    async def load(
+        self, opened: Opener, *, size_bytes: int | None, make_room: Callable[[int], Awaitable[None]]
+    ) -> Loaded:
+        """Load what ``opened`` gives.
+
+        Parameters
+        ----------
+        opened : callable
+        size_bytes : int or None
+            What the version takes, if that is known; else it is measured.
+        make_room : callable
+            Unloads others until so many bytes are free, or raises. Called when the bundle is verified, and again if more turns
+            out to be needed.
+
+        Raises
+        ------
+        FairwayError
+            If the bundle cannot be had, read, loaded or warmed up, or there is no room.
+        """
+        bundle = await self._run(self._gentle, opened)
+        try:
+            async with self._one:  # room that was made for one is not taken by another
+                return await self._load(bundle, size_bytes, make_room)
+        finally:
+            released(bundle)
+
+    def close(self) -> None:
+        """Load nothing more. What is being loaded just now is given up when it is ready."""
+        self._closed = True
+        self._gentle.shutdown(wait=False, cancel_futures=True)
+        self._plain.shutdown(wait=False, cancel_futures=True)
+
+    async def _load(
+        self, bundle: Bundle, size_bytes: int | None, make_room: Callable[[int], Awaitable[None]]
+    ) -> Loaded:
+        expected = size_bytes or self._sizes.get(bundle.digest, bundle.size_bytes)
+        await make_room(expected)
+        single = bundle.manifest.engine.threads == 1
+        model, warmed, grown = await self._run(self._gentle if single else self._plain, lambda: self._build(bundle))
+        measured = max(grown, bundle.size_bytes)
+        self._sizes[bundle.digest] = measured
+        try:
+            if self._closed:
+                raise ModelNotReady("the server is stopping; send the request again, elsewhere")
+            if size_bytes is None and measured > expected:
+                await make_room(measured)
+        except BaseException:
+            model.close()
+            raise
+        return Loaded(model, warmed, bundle.digest, size_bytes or measured)
+
+    def _build(self, bundle: Bundle) -> tuple[Model, Warmed, int]:
+        """In the thread."""
+        if self._closed:
+            raise ModelNotReady("the server is stopping; send the request again, elsewhere")
+        before = resident_bytes()
+        try:
+            model = Model(bundle)
+        except FairwayError:
+            raise
+        except Exception as error:
+            raise InvalidBundle(f"{bundle.path} cannot be loaded: {error}") from error
+        try:
+            warmed = warm_up(model, bundle)
+        except BaseException:
+            model.close()
+            raise
+        return model, warmed, resident_bytes() - before
+
+    async def _run(self, executor: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        if self._closed:
+            raise ModelNotReady("the server is stopping; send the request again, elsewhere")
+        return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
+def _be_nice() -> None:
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
