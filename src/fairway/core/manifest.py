@@ -112,6 +112,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         ``None`` when no output answers a task that Fairway can score.
     labels : tuple of str
         Class names, in the order of the scores.
+    deterministic : bool
+        Whether equal requests have equal answers. If not, no answer is ever taken from a cache.
     recipe : tuple of PassRecord
         The optimization passes that made the graph, in order.
     files : dict
@@ -127,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     processing: Processing = Processing()
     prediction: Prediction | None = None
     labels: tuple[str, ...] = ()
+    deterministic: bool = True
     recipe: tuple[PassRecord, ...] = ()
     lineage: Lineage = Lineage()
     format: int = msgspec.field(default=FORMAT)

@@ -12,7 +12,7 @@ from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.joining import Answer
 from fairway.serving.models import Models, ServedVersion
-from fairway.serving.queues import Job
+from fairway.serving.queues import Cancellable
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.validation import check_outputs, select
 
@@ -25,7 +25,7 @@ class Ticket(msgspec.Struct, eq=False):
     request: InferRequest
     served: ServedVersion
     done: Callable[[Outcome], None]
-    job: Job | None = None
+    job: Cancellable | None = None
 
     def cancel(self) -> None:
         """The caller has left: do not run the request if it has not run yet, and tell nobody."""
@@ -103,7 +103,7 @@ class InferenceCore:
         if request.outputs is not None:
             check_outputs(served.model.raw_outputs if raw else served.model.outputs, request.outputs)
         ticket = Ticket(request, served, done)
-        ticket.job = served.scheduler.submit(
+        ticket.job = served.front.submit(
             request.inputs,
             rows,
             signature=(bool(raw), signature.of(request.inputs)),

@@ -18,6 +18,7 @@ from fairway.core.events import EventSink
 from fairway.core.tensors import Tensors
 from fairway.model import Model
 from fairway.serving.batching import BatchingSettings, Scheduler
+from fairway.serving.cache import ResponseCache, may_cache
 from fairway.serving.cost import CostCurve
 from fairway.serving.lengths import length_of
 from fairway.serving.loading import Loader
@@ -26,6 +27,7 @@ from fairway.serving.overrides import bundle_of, chosen, limited, read_config
 from fairway.serving.repository import Offer, Opener, Repository
 from fairway.serving.routing import Route, choose
 from fairway.serving.settings import ModelServeSettings, ServeSettings
+from fairway.serving.sharing import SharingScheduler
 from fairway.serving.telemetry import Telemetry, VersionStats
 from fairway.serving.validation import Signature
 from fairway.serving.warmup import Warmed
@@ -62,6 +64,8 @@ class ServedVersion:
     name, version : str
     model : Model
     scheduler : Scheduler
+    front : Scheduler or SharingScheduler
+        What takes requests: the scheduler, or the cache before it.
     signature, raw_signature : Signature
         Of processed and of raw requests.
     stats : VersionStats
@@ -118,6 +122,16 @@ class ServedVersion:
             curves=None if length else _by_kind(warmed),
             length=length,
         )
+        self.front: Scheduler | SharingScheduler = self.scheduler
+        if limits.cache_bytes and may_cache(model.manifest):
+            self.front = SharingScheduler(
+                self.scheduler,
+                ResponseCache(limits.cache_bytes),
+                model.manifest.digest.encode(),
+                loop=asyncio.get_running_loop(),
+                listener=self.stats,
+                used=self._use,
+            )
         self.stats.queue = lambda: (self.scheduler.queued_requests, self.scheduler.queued_rows)
         self.opened: Opener | None = None
         self.brought = False
@@ -130,8 +144,11 @@ class ServedVersion:
         self._executor.shutdown(wait=True)
         self.model.close()
 
-    def _infer(self, feed: Tensors, raw: bool) -> Tensors:
+    def _use(self) -> None:
         self.used_at = time.monotonic()
+
+    def _infer(self, feed: Tensors, raw: bool) -> Tensors:
+        self._use()
         return self.model.infer(feed, raw=raw)
 
 

@@ -18,6 +18,14 @@ LEVEL_S = 10.0
 """A request of one priority level lower waits as if it had come this many seconds later: so nobody waits for ever."""
 
 
+class Cancellable(Protocol):
+    """What somebody waits for, and may stop waiting for."""
+
+    def cancel(self) -> None:
+        """Whoever waited has left."""
+        ...
+
+
 class Canceller(Protocol):
     """Whoever a job belongs to."""
 

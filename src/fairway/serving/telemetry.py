@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fairway.core.errors import FairwayError
 from fairway.core.events import EventSink, Served
+from fairway.core.tensors import Tensors
 from fairway.serving.batching import Batch
 from fairway.serving.statistics import InferStatistics
 from fairway.serving.status import is_fault_of_server
@@ -103,6 +104,22 @@ class VersionStats:
             self.errors[error.code] += 1
         if self._sink is not None:
             self._sink.served(self._served(batch))
+
+    def hit(self, feed: Tensors, answer: Tensors, rows: int, raw: bool, took_s: float) -> None:
+        """One request that was answered without a run of its own."""
+        self.requests += 1
+        self.cache_hits += 1
+        self.cache_hit_ns += round(took_s * 1e9)
+        self.seconds.observe(took_s)
+        if self._sink is not None:
+            shown = not (raw and self._raw_differs)
+            seen = (feed, answer) if shown else (None, None)
+            self._sink.served(Served(self.model, self.version, rows, *seen, [took_s * 1e3]))
+
+    def missed(self, took_s: float) -> None:
+        """One request that the cache did not know."""
+        self.cache_misses += 1
+        self.cache_miss_ns += round(took_s * 1e9)
 
     def refused(self, error: FairwayError, waited_s: float | None = None) -> None:
         """One request that got no engine call: after ``waited_s`` in the queue, or ``None`` if it was not accepted."""

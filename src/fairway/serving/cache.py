@@ -1,0 +1,102 @@
+"""Answers that are kept, so that an equal request need not run again. Pure: no clock, no loop."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+
+from fairway.core.manifest import Manifest
+from fairway.core.tensors import Tensor, Tensors
+
+_OVERHEAD = 512
+"""Bytes of an entry besides its data: key, names, array objects."""
+
+
+class ResponseCache:
+    """Answers by the digest of their request; those least recently used go first.
+
+    Parameters
+    ----------
+    max_bytes : int
+        What all answers may take.
+
+    Examples
+    --------
+    >>> cache = ResponseCache(2000)
+    >>> for key in (b"a", b"b", b"c", b"d"):
+    ...     cache.put(key, {"y": np.zeros(1)})
+    >>> cache.get(b"a") is None, sorted(cache.get(b"d"))
+    (True, ['y'])
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[bytes, tuple[Tensors, int]] = OrderedDict()
+        self.size_bytes = 0
+
+    def get(self, key: bytes) -> Tensors | None:
+        """The answer, whose arrays are read-only, or ``None``."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: bytes, answer: Tensors) -> None:
+        """Keep an answer that nobody will change, unless it alone is larger than the cache."""
+        size = _OVERHEAD + len(key) + sum(map(_bytes_of, answer.values()))
+        if size > self._max_bytes or key in self._entries:
+            return
+        self._entries[key] = (answer, size)
+        self.size_bytes += size
+        while self.size_bytes > self._max_bytes:
+            _, (_, freed) = self._entries.popitem(last=False)
+            self.size_bytes -= freed
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def may_cache(manifest: Manifest) -> bool:
+    """Whether equal requests have equal answers."""
+    return manifest.deterministic and manifest.task != "generation"
+
+
+def digest(seed: bytes, feed: Tensors, raw: bool) -> bytes:
+    """160 bits over everything that an answer depends on: the version (``seed``), processing or not, and each input's name,
+    datatype, shape and data.
+
+    The outputs that a caller wants are no part of it: all are kept, and each caller is given its own.
+    """
+    state = blake2b(seed, digest_size=20)
+    state.update(b"\1" if raw else b"\0")
+    for name in sorted(feed):
+        array = feed[name]
+        dtype = array.dtype
+        head = f"{name!r}{dtype.name}{array.shape}".encode("utf-8", "surrogatepass")
+        state.update(len(head).to_bytes(4, "little") + head)
+        if dtype.kind == "O":
+            for item in array.ravel().tolist():
+                data = item if isinstance(item, bytes) else str(item).encode("utf-8", "surrogatepass")
+                state.update(len(data).to_bytes(8, "little") + data)
+        elif dtype.kind != "V" and array.flags.c_contiguous:
+            state.update(array.data)
+        else:  # BF16 has no buffer of its own
+            state.update(array.tobytes())
+    return state.digest()
+
+
+def private(feed: Tensors) -> Tensors:
+    """A copy that shares nothing with the buffers of a connection or of the engine, and that nobody can change."""
+    return {name: _frozen(array) for name, array in feed.items()}
+
+
+def _frozen(array: Tensor) -> Tensor:
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _bytes_of(array: Tensor) -> int:
+    held = sum(map(len, array.ravel().tolist())) if array.dtype.kind == "O" else 0
+    return int(array.nbytes) + held + 33 * array.size * (array.dtype.kind == "O")
