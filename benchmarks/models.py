@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
 from fairway.bundle.format import Bundle, write_bundle
@@ -36,9 +36,9 @@ class _Graph:
         deviation = scale if scale is not None else float(np.prod(shape[1:] if len(shape) == 4 else shape[:1])) ** -0.5
         return self.constant(self._random.normal(0, deviation, shape).astype(np.float32))
 
-    def constant(self, value: NDArray[Any]) -> str:
+    def constant(self, value: ArrayLike) -> str:
         name = f"w_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(value, name))
+        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def bundle(self, path: Path, name: str, spec: TensorSpec, output: str, width: int, max_batch: int) -> Bundle:
@@ -59,7 +59,7 @@ class _Graph:
 
 
 def vision_bundle(path: Path) -> Bundle:
-    """ResNet-50's shape (He, Zhang, Ren, Sun 2016), batch normalization folded: ``x`` FP32 [-1, 3, 224, 224] to ``y`` [-1, 1000]."""
+    """ResNet-50's shape (He, Zhang, Ren, Sun 2016), normalization folded: images FP32 [-1, 3, 224, 224] to [-1, 1000]."""
     g = _Graph()
 
     def conv(x: str, inside: int, outside: int, size: int, stride: int = 1) -> str:
