@@ -40,6 +40,17 @@ def choose(route: Route, model: str, key: str) -> str:
     return route.challenger
 
 
+def normal_version(version: str | None) -> str | None:
+    """As versions are named here: ``01`` is version 1.
+
+    Examples
+    --------
+    >>> normal_version("01"), normal_version("v10")
+    ('1', 'v10')
+    """
+    return str(int(version)) if version and version.isdecimal() and version.isascii() and len(version) < 20 else version
+
+
 def position(salt: str, key: str) -> float:
     """Where ``key`` falls in [0, 1), evenly over keys. The salt lets each release meet other callers first."""
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=salt.encode()[:64]).digest()

@@ -11,11 +11,11 @@ import numpy as np
 from fairway.core.errors import InvalidRequest, NotEnabled
 from fairway.core.messages import InferRequest
 from fairway.core.tensors import Datatype, Tensor
+from fairway.serving.routing import normal_version
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.transports.grpc import messages
 from fairway.serving.transports.grpc.heads import Heads, Plan
 from fairway.serving.transports.grpc.wireform import delimited, head
-from fairway.serving.transports.rest import normal_version
 from fairway.serving.transports.v2 import OutputOptions, Region, tensor_from_bytes
 
 MAX_DIMENSIONS = 32

@@ -12,13 +12,13 @@ from google.protobuf.json_format import ParseDict
 from fairway.core.errors import DeadlineExceeded, FairwayError, ModelNotFound, ModelNotReady
 from fairway.serving.inference import InferenceCore
 from fairway.serving.management import Management
+from fairway.serving.routing import normal_version
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.transports.grpc import messages
 from fairway.serving.transports.grpc.base import UNIMPLEMENTED, Call, Method, Streaming, Unary
 from fairway.serving.transports.grpc.health import Health
 from fairway.serving.transports.grpc.infer import Infer, bug, fail
 from fairway.serving.transports.grpc.reflection import Reflection
-from fairway.serving.transports.rest import normal_version
 
 log = logging.getLogger(__name__)
 
