@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,15 +21,20 @@ from fairway.core.errors import FairwayError, InvalidRequest, RequestTooLarge
 from fairway.core.messages import InferResponse
 from fairway.serving.inference import InferenceCore, Outcome, Ticket
 from fairway.serving.logs import access, log_request
+from fairway.serving.routing import normal_version
 from fairway.serving.settings import ServeSettings
-from fairway.serving.transports.bodies import decompress, too_large
-from fairway.serving.transports.rest import BINARY_HEADER, ROUTE_KEY, error_response, normal_version, refuse_binary
+from fairway.serving.shared_memory import SharedMemory
+from fairway.serving.transports.bodies import too_large
+from fairway.serving.transports.codec import Codec
+from fairway.serving.transports.elsewhere import BINARY_HEADER
+from fairway.serving.transports.rest import ROUTE_KEY, error_response
+from fairway.serving.transports.v2 import Buffer, Reply
 from fairway.serving.transports.v2json import decode_request, encode_response
 
 log = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OK = b"content-type: application/json\r\ncontent-length: "
+_JSON = b"content-type: application/json\r\n"
 _MAX_PATHS = 1024
 _MAX_HEADS = 1024
 _MAX_HEAD = 2048
@@ -37,6 +42,7 @@ _PROGRESS_BYTES = 65536
 _ROUTE_KEY = ROUTE_KEY.encode()
 _BINARY = BINARY_HEADER.encode()
 _ENCODING = b"content-encoding"
+_ACCEPTS = b"accept-encoding"
 _CHUNKED = b"transfer-encoding"
 
 
@@ -65,12 +71,14 @@ def infer_target(path: bytes) -> tuple[str, str | None] | None:
 
 def _head(model: str, version: str | None, path: bytes, lines: list[tuple[bytes, bytes]]) -> _Head:
     headers = dict(lines)
-    if _ENCODING in headers:  # lines of one name are one list (RFC 9110, 5.3)
-        headers[_ENCODING] = b",".join(value for name, value in lines if name == _ENCODING)
+    for listed in (_ENCODING, _ACCEPTS):  # lines of one name are one list (RFC 9110, 5.3)
+        if listed in headers:
+            headers[listed] = b",".join(value for name, value in lines if name == listed)
     key = headers.get(_ROUTE_KEY)
     length = -1 if _CHUNKED in headers else int(headers.get(b"content-length", -1))
     plain = _BINARY not in headers and _ENCODING not in headers
-    return _Head(model, version, path, headers, length, None if key is None else key.decode("latin-1"), plain)
+    route_key = None if key is None else key.decode("latin-1")
+    return _Head(model, version, path, headers, length, route_key, plain, headers.get(_ACCEPTS, b""))
 
 
 class _NoEvent:
@@ -84,7 +92,10 @@ _NO_EVENT = _NoEvent()
 
 
 class _Head(msgspec.Struct, frozen=True, eq=False):
-    """What the head of an infer request says. ``plain``: its body is V2 JSON as it stands; ``length`` is -1 if not told."""
+    """What the head of an infer request says.
+
+    ``plain``: its body is V2 JSON as it stands; ``length`` is -1 if not told; ``accepts``: encodings of the answer.
+    """
 
     model: str
     version: str | None
@@ -93,6 +104,7 @@ class _Head(msgspec.Struct, frozen=True, eq=False):
     length: int = -1
     route_key: str | None = None
     plain: bool = True
+    accepts: bytes = b""
 
 
 class _Exchange(msgspec.Struct, eq=False):
@@ -110,6 +122,7 @@ class _Exchange(msgspec.Struct, eq=False):
     disconnected: bool = False
     message_event: _NoEvent = _NO_EVENT
     ticket: Ticket | None = None
+    reply: Reply | None = None  # how the answer is wanted, if not as plain JSON
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
@@ -130,6 +143,7 @@ class FairwayProtocol(HttpToolsProtocol):
 
     core: InferenceCore
     settings: ServeSettings
+    codec: Codec
     stopping: Callable[[], bool]
     paths: dict[bytes, tuple[str, str | None] | None]
     heads: dict[bytes, _Head]
@@ -352,9 +366,14 @@ class FairwayProtocol(HttpToolsProtocol):
                 raise exchange.refused
             head, body = exchange.head, exchange.body
             exchange.body = b""
-            if not head.plain:
-                body = self._content(head, body)
-            request = decode_request(body, head.model, head.version, head.route_key)
+            if head.plain:
+                elsewhere = self.codec.elsewhere
+                request, reply = decode_request(body, head.model, head.version, head.route_key, elsewhere)
+                if reply is not None:
+                    request, exchange.reply = self.codec.labelled(request, reply)
+            else:
+                codec = self.codec
+                request, exchange.reply = codec.decode(body, head.headers, head.model, head.version, head.route_key)
         except FairwayError as error:
             self.core.telemetry.rejected[error.code] += 1
             self._answer(exchange, error)
@@ -367,20 +386,20 @@ class FairwayProtocol(HttpToolsProtocol):
         if not exchange.response_complete:
             exchange.ticket = ticket
 
-    def _content(self, head: _Head, body: bytes | bytearray) -> bytes:
-        if _BINARY in head.headers:
-            raise refuse_binary()
-        return decompress(bytes(body), head.headers[_ENCODING], self.settings.max_body_bytes)
-
     def _answer(self, exchange: _Exchange, outcome: Outcome) -> None:
         """Encode and write."""
         exchange.ticket = None  # it holds this exchange: without the circle, both are freed at once
         if exchange.disconnected or self.transport.is_closing():  # what broke is told only after this turn of the loop
             return
-        status, extra = 200, b""
+        status, extra = 200, _JSON
+        rest: Sequence[Buffer] = ()
         if isinstance(outcome, InferResponse):
             try:
-                body = encode_response(outcome)
+                if exchange.reply is None and not exchange.head.accepts:
+                    body = encode_response(outcome)
+                else:
+                    fields, body, rest = self.codec.encode(outcome, exchange.reply, exchange.head.accepts)
+                    extra = b"".join(b"%b: %b\r\n" % field for field in fields.items())
             except FairwayError as error:
                 outcome = error
             except Exception:
@@ -389,10 +408,13 @@ class FairwayProtocol(HttpToolsProtocol):
         if isinstance(outcome, FairwayError):
             status, headers, body = error_response(outcome)
             status = exchange.status or status
-            extra = b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
-        self._write(exchange, status, extra, body)
+            extra = _JSON + b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
+            rest = ()
+        self._write(exchange, status, extra, body, rest)
 
-    def _write(self, exchange: _Exchange, status: int, extra: bytes, body: bytes) -> None:
+    def _write(self, exchange: _Exchange, status: int, extra: bytes, body: bytes, rest: Sequence[Buffer]) -> None:
+        """``body`` and ``rest``: the body in pieces, of which only the first is copied."""
+        size = len(body) + sum(map(len, rest)) if rest else len(body)
         if exchange.keep_alive and self.stopping():
             exchange.keep_alive = False
         if not exchange.keep_alive:
@@ -400,11 +422,14 @@ class FairwayProtocol(HttpToolsProtocol):
         defaults = self.server_state.default_headers
         if self.defaults[0] is not defaults:  # uvicorn makes them anew each second, for the date
             type(self).defaults = defaults, b"".join(b"%b: %b\r\n" % header for header in defaults)
-        head = STATUS_LINE[status], self.defaults[1], extra, _OK, len(body), body
-        self.transport.write(b"%b%b%b%b%d\r\n\r\n%b" % head)
+        self.transport.write(
+            b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], self.defaults[1], extra, size, body)
+        )
+        if rest:
+            self.transport.writelines(rest)
         exchange.response_complete = True
         if self.settings.access_log and exchange.head.model and access.isEnabledFor(logging.INFO):
-            self._log(exchange, status, len(body))
+            self._log(exchange, status, size)
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -580,7 +605,11 @@ class _BadHead(Exception):
 
 
 def make_protocol(
-    core: InferenceCore, settings: ServeSettings, *, stopping: Callable[[], bool]
+    core: InferenceCore,
+    settings: ServeSettings,
+    *,
+    stopping: Callable[[], bool],
+    memory: SharedMemory | None = None,
 ) -> type[FairwayProtocol]:
     """The protocol class of one server."""
 
@@ -589,6 +618,7 @@ def make_protocol(
 
     Bound.core = core
     Bound.settings = settings
+    Bound.codec = Codec(core, settings, memory)
     Bound.stopping = staticmethod(stopping)
     Bound.paths = {}
     Bound.heads = {}

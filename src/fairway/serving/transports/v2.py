@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -18,7 +18,7 @@ from fairway.core.errors import InferenceFailed, InvalidRequest
 from fairway.core.tensors import Datatype, Tensor
 from fairway.serving.classification import classify
 
-__all__ = ["Buffer", "OutputOptions", "Region", "classify", "tensor_from_bytes", "tensor_to_bytes"]
+__all__ = ["Buffer", "OutputOptions", "Region", "Reply", "classify", "tensor_from_bytes", "tensor_to_bytes"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -53,6 +53,32 @@ class OutputOptions(msgspec.Struct, frozen=True):
     binary: bool | None = None
     classification: int = 0
     region: Region | None = None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """How a request wants its answer, beyond JSON with the values of its outputs.
+
+    Attributes
+    ----------
+    options : mapping of name to OutputOptions
+        Of the outputs that it lists.
+    binary : bool, default False
+        Whether the other outputs come as raw bytes.
+    labels : sequence of str
+        Of the classes of the version that answers.
+    batched : bool, default True
+        Whether the first axis of that version's outputs is rows.
+    """
+
+    options: Mapping[str, OutputOptions] = {}
+    binary: bool = False
+    labels: Sequence[str] = ()
+    batched: bool = True
+
+    @property
+    def classifies(self) -> bool:
+        """Whether any output is wanted as classes."""
+        return any(option.classification for option in self.options.values())
 
 
 def tensor_from_bytes(name: str, datatype: Datatype, shape: Sequence[int], buffer: Buffer) -> Tensor:

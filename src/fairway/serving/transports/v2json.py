@@ -16,6 +16,10 @@ import orjson
 from fairway.core.errors import FairwayError, InferenceFailed, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.core.tensors import Datatype, Tensor
+from fairway.serving.transports.elsewhere import NOWHERE, Elsewhere
+from fairway.serving.transports.numbers import LARGE, load_numbers
+from fairway.serving.transports.options import output_options, reply_of
+from fairway.serving.transports.v2 import Reply
 
 MAX_DEPTH = 32
 _MAX_ERROR = 4000
@@ -31,13 +35,27 @@ _TYPES: Mapping[Datatype, frozenset[type]] = {
     for kind in Datatype
 }
 _DATATYPES = {kind.value: kind for kind in Datatype}
-_NAMES = {kind.dtype: kind.value for kind in Datatype}
+NAMES = {kind.dtype: kind.value for kind in Datatype}
 _TYPECODES = {Datatype.FP32: "f", Datatype.FP64: "d"}
 _FLOATS = {kind.value: (typecode, kind.dtype) for kind, typecode in _TYPECODES.items()}
 
 
-def decode_request(body: bytes | bytearray, model: str, version: str | None, route_key: str | None) -> InferRequest:
-    """An inference request from a V2 JSON body. Raises :class:`InvalidRequest` saying what is wrong and where."""
+def decode_request(
+    body: bytes | bytearray,
+    model: str,
+    version: str | None,
+    route_key: str | None,
+    elsewhere: Elsewhere = NOWHERE,
+) -> tuple[InferRequest, Reply | None]:
+    """An inference request from a V2 JSON body, and how it wants its answer: ``None`` is plain JSON.
+
+    Raises
+    ------
+    InvalidRequest
+        Saying what is wrong and where.
+    NotEnabled
+        If it uses shared memory, and the server does not.
+    """
     message = decode_object(body)
     entries = message.get("inputs")
     if type(entries) is not list or not entries:
@@ -45,7 +63,7 @@ def decode_request(body: bytes | bytearray, model: str, version: str | None, rou
     literals = b"true" in body or b"false" in body
     inputs: dict[str, Tensor] = {}
     for entry in entries:
-        name, tensor = _input(entry, literals)
+        name, tensor = _input(entry, literals, elsewhere)
         if name in inputs:
             raise InvalidRequest(f"input {name!r} is given twice; send each input once")
         inputs[name] = tensor
@@ -53,31 +71,60 @@ def decode_request(body: bytes | bytearray, model: str, version: str | None, rou
     if identity is not None and type(identity) is not str:
         raise InvalidRequest(f"'id' is {identity!r}; it must be a string")
     parameters = message.get("parameters")
-    return InferRequest(
+    parameters = {} if parameters is None else _object(parameters, "parameters")
+    wanted = message.get("outputs")
+    outputs, reply = None, None
+    if parameters or wanted is not None:
+        options = output_options(wanted, elsewhere)
+        outputs = tuple(options) or None
+        reply = reply_of(options, parameters)
+    request = InferRequest(
         model,
         inputs,
         version=version,
         id=identity or None,
-        outputs=_outputs(message.get("outputs")),
-        parameters=_object(parameters, "parameters") if parameters is not None else {},
+        outputs=outputs,
+        parameters=parameters,
         route_key=route_key,
     )
+    return request, reply
 
 
 def encode_response(response: InferResponse) -> bytes:
-    """A V2 JSON body. Raises :class:`InferenceFailed` where JSON cannot hold an output."""
-    outputs = []
-    for name, tensor in response.outputs.items():
-        datatype = _NAMES.get(tensor.dtype, "BYTES")
-        data: Any = _strings(name, tensor) if datatype == "BYTES" else tensor.ravel()
-        outputs.append({"name": name, "shape": tensor.shape, "datatype": datatype, "data": data})
+    """A V2 JSON body.
+
+    Raises
+    ------
+    InvalidRequest
+        If an output is BF16, which JSON does not carry.
+    InferenceFailed
+        If an output's strings are not UTF-8.
+    """
+    return dump_response(response, [json_output(name, tensor) for name, tensor in response.outputs.items()])
+
+
+def json_output(name: str, tensor: Tensor) -> dict[str, Any]:
+    """One entry of ``outputs``, with its data."""
+    datatype = NAMES.get(tensor.dtype, "BYTES")
+    data: Any = tensor.ravel()
+    if datatype == "BYTES":
+        data = _strings(name, tensor)
+    elif datatype == "BF16":
+        raise InvalidRequest(
+            f"output {name!r} is BF16, which JSON does not carry; ask for it as binary (parameter binary_data)"
+        )
+    return {"name": name, "shape": tensor.shape, "datatype": datatype, "data": data}
+
+
+def dump_response(response: InferResponse, outputs: list[dict[str, Any]]) -> bytes:
+    """The JSON of an answer whose ``outputs`` are these entries, with arrays as their data."""
     message: dict[str, Any] = {"model_name": response.model, "model_version": response.version, "outputs": outputs}
     if response.id:
         message["id"] = response.id
     if response.parameters:
         message["parameters"] = response.parameters
     body = orjson.dumps(message, option=_ORJSON)
-    if b"null" in body and not all(np.isfinite(a).all() for a in response.outputs.values() if a.dtype.kind == "f"):
+    if b"null" in body and not all(map(_finite, outputs)):
         return _with_bare_nan(message)
     return body
 
@@ -94,9 +141,14 @@ def encode_error(error: FairwayError) -> bytes:
 
 
 def decode_object(body: bytes | bytearray) -> dict[str, Any]:
-    """A JSON object, bare ``NaN`` and ``Infinity`` included. Raises :class:`InvalidRequest`."""
+    """A JSON object, bare ``NaN`` and ``Infinity`` included; inputs of many numbers may have arrays as their data.
+
+    Raises :class:`InvalidRequest`.
+    """
     try:
-        message = orjson.loads(body)
+        message = load_numbers(body) if len(body) >= LARGE else None
+        if message is None:
+            message = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         message = _lenient(body, error)
     return _object(message, "the body")
@@ -126,7 +178,7 @@ def _said(value: Any) -> str:
     return {"list": "a list", "str": "a string", "NoneType": "null"}.get(type(value).__name__, f"{value!r}")
 
 
-def _input(entry: Any, literals: bool) -> tuple[str, Tensor]:
+def _input(entry: Any, literals: bool, elsewhere: Elsewhere) -> tuple[str, Tensor]:
     """``literals``: whether the body holds ``true`` or ``false`` anywhere."""
     entry = _object(entry, "an input")
     name = entry.get("name")
@@ -138,8 +190,10 @@ def _input(entry: Any, literals: bool) -> tuple[str, Tensor]:
         raise InvalidRequest(f"input {name!r} has datatype {declared!r}; use one of {', '.join(_DATATYPES)}")
     shape = _shape(name, entry.get("shape"))
     if "data" not in entry:
-        raise InvalidRequest(_no_data(name, entry.get("parameters")))
+        return name, elsewhere.read(name, datatype, shape, entry.get("parameters"))
     data = entry["data"]
+    if type(data) is np.ndarray:  # of this datatype already
+        return name, data.reshape(shape)
     floats = None if literals else _floats(data, declared, shape)
     return name, _array(name, data, datatype, shape) if floats is None else floats
 
@@ -153,15 +207,6 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
     if len(shape) > MAX_DEPTH:
         raise InvalidRequest(f"input {name!r} has {len(shape)} dimensions; at most {MAX_DEPTH} are taken")
     return tuple(shape)
-
-
-def _no_data(name: str, parameters: Any) -> str:
-    if type(parameters) is dict and "binary_data_size" in parameters:
-        return (
-            f"input {name!r} is sent as binary, which this server does not read; send its data as JSON "
-            "(tritonclient: set_data_from_numpy(…, binary_data=False))"
-        )
-    return f"input {name!r} has no data; send its values, nested or flat, as 'data'"
 
 
 def _floats(data: Any, datatype: str, shape: tuple[int, ...]) -> Tensor | None:
@@ -183,6 +228,10 @@ def _floats(data: Any, datatype: str, shape: tuple[int, ...]) -> Tensor | None:
 
 def _array(name: str, data: Any, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
     """The array, only made once there are as many values of the right type as the shape says."""
+    if datatype is Datatype.BF16:
+        raise InvalidRequest(
+            f"input {name!r} is BF16, which JSON does not carry; send it as binary (tritonclient: binary_data=True)"
+        )
     if type(data) is not list:
         raise InvalidRequest(f"the data of input {name!r} is {_said(data)}; it must be a list")
     kinds = set(map(type, data))
@@ -227,40 +276,24 @@ def _wrong_values(name: str, datatype: Datatype, kinds: set[type]) -> str:
     return f"input {name!r} is {datatype}, which takes {takes}, but its data holds {' and '.join(wrong)}"
 
 
-def _outputs(entries: Any) -> tuple[str, ...] | None:
-    if not entries and (entries is None or type(entries) is list):
-        return None
-    if type(entries) is not list:
-        raise InvalidRequest("'outputs' must be a list of objects, each with a 'name'")
-    return tuple(_output(entry) for entry in entries)
-
-
-def _output(entry: Any) -> str:
-    entry = _object(entry, "an entry of 'outputs'")
-    name = entry.get("name")
-    if type(name) is not str or not name:
-        raise InvalidRequest("an entry of 'outputs' has no name; give each a 'name'")
-    parameters = entry.get("parameters") or {}
-    for extension in ("classification", "shared_memory_region"):
-        if type(parameters) is dict and parameters.get(extension):
-            raise InvalidRequest(
-                f"output {name!r} asks for {extension!r}, which this server does not offer; leave it out"
-            )
-    return name
-
-
 def _strings(name: str, tensor: Tensor) -> list[str]:
     try:
         return [item.decode() if isinstance(item, bytes) else str(item) for item in tensor.ravel()]
     except UnicodeDecodeError:
         raise InferenceFailed(
-            f"output {name!r} holds bytes that are not UTF-8, which JSON cannot carry; ask for the other outputs only"
+            f"output {name!r} holds bytes that are not UTF-8, which JSON cannot carry; ask for it as binary (parameter "
+            "binary_data)"
         ) from None
+
+
+def _finite(output: dict[str, Any]) -> bool:
+    data = output.get("data")
+    return not isinstance(data, np.ndarray) or data.dtype.kind != "f" or bool(np.isfinite(data).all())
 
 
 def _with_bare_nan(message: dict[str, Any]) -> bytes:
     """As Triton writes them: orjson would turn NaN and infinities into null."""
     for output in message["outputs"]:
-        if isinstance(output["data"], np.ndarray):
+        if isinstance(output.get("data"), np.ndarray):
             output["data"] = output["data"].tolist()
     return json.dumps(message, separators=(",", ":")).encode()
