@@ -136,7 +136,7 @@ def test_a_refused_request_leaves_nothing_to_join() -> None:
         with pytest.raises(Overloaded):
             it.send(2)
         same, _ = it.send(1)  # joining takes no room
-        assert await asyncio.gather(first, same) == [[2], [2]]
+        assert list(await asyncio.gather(first, same)) == [[2], [2]]
         assert not it.front.flights
 
     play(story)
@@ -153,7 +153,7 @@ def test_each_caller_of_a_shared_run_has_its_own_timeout() -> None:
         with pytest.raises(DeadlineExceeded):
             await short
         assert loop.time() == pytest.approx(0.4)
-        assert await asyncio.gather(busy, longer, never) == [[2], [4], [4]]
+        assert list(await asyncio.gather(busy, longer, never)) == [[2], [4], [4]]
         assert it.stats.errors["deadline_exceeded"] == 1
 
     play(story)
