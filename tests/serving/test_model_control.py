@@ -29,6 +29,7 @@ from fairway.core.errors import (
 from fairway.core.messages import InferRequest
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
+from fairway.serving.batching import Batch
 from fairway.serving.follow import Follower
 from fairway.serving.inference import InferenceCore
 from fairway.serving.memory import Holding, make_room
@@ -139,9 +140,15 @@ async def test_a_configuration_limits_the_model_until_it_is_loaded_without(tmp_p
 
         async def largest_batch() -> int:
             (served,) = core.models.live()
-            served.stats.ran, ran = (lambda batch: (batches.append(batch.rows), ran(batch))[1]), served.stats.ran  # type: ignore[method-assign]
+            ran = served.stats.ran
+
+            def noted(batch: Batch) -> None:
+                batches.append(batch.rows)
+                ran(batch)
+
+            served.stats.ran = noted  # type: ignore[method-assign]
             await core.infer(rows)
-            return max(batches[-64:])
+            return max(batches)
 
         await core.models.load_model("linear", {"name": "linear", "max_batch_size": 4, "max_queue_requests": 9})
         assert await largest_batch() == 4

@@ -11,7 +11,8 @@ import msgspec
 from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.joining import Answer
-from fairway.serving.models import Models, ServedVersion
+from fairway.serving.models import ColdModel, Models, ServedVersion
+from fairway.serving.ondemand import OnDemand
 from fairway.serving.queues import Cancellable
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.validation import check_outputs, select
@@ -23,7 +24,7 @@ class Ticket(msgspec.Struct, eq=False):
     """One accepted request. :meth:`cancel` it when its caller leaves."""
 
     request: InferRequest
-    served: ServedVersion
+    served: ServedVersion | None
     done: Callable[[Outcome], None]
     job: Cancellable | None = None
 
@@ -39,6 +40,7 @@ class Ticket(msgspec.Struct, eq=False):
             self.done(answer)
             return
         request, served = self.request, self.served
+        assert served is not None
         self.done(InferResponse(request.model, served.version, select(answer, request.outputs), request.id))
 
 
@@ -54,6 +56,7 @@ class InferenceCore:
     def __init__(self, models: Models, telemetry: Telemetry) -> None:
         self.models = models
         self.telemetry = telemetry
+        self._on_demand = OnDemand(models)
 
     def submit(self, request: InferRequest, done: Callable[[Outcome], None]) -> Ticket | None:
         """Start a request. ``done`` is called once with its outcome: at once if it is refused, then ``None`` is returned."""
@@ -62,6 +65,8 @@ class InferenceCore:
             key = request.route_key if request.route_key is not None else request.id
             served = self.models.resolve(request.model, request.version, key)
             return self._schedule(request, served, done)
+        except ColdModel as cold:
+            return self._later(request, cold, done)
         except FairwayError as error:
             if served is None:
                 self.telemetry.rejected[error.code] += 1
@@ -90,6 +95,26 @@ class InferenceCore:
                 ticket.cancel()
             raise
 
+    def _later(self, request: InferRequest, cold: ColdModel, done: Callable[[Outcome], None]) -> Ticket | None:
+        """Answer when the version is loaded again."""
+        ticket = Ticket(request, None, done)
+
+        def failed(error: FairwayError) -> None:
+            ticket.job = None
+            self.telemetry.rejected[error.code] += 1
+            done(error)
+
+        def loaded(served: ServedVersion, took_s: float) -> None:
+            ticket.job = self.submit(_later_form(request, served.version, took_s), done)
+
+        try:
+            timeout_s = _timeout_s(request.parameters.get("timeout", 0)) if request.parameters else None
+            ticket.job = self._on_demand.wait(cold, timeout_s, loaded, failed)
+        except FairwayError as error:
+            failed(error)
+            return None
+        return ticket
+
     def _schedule(self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None]) -> Ticket:
         parameters = request.parameters
         raw = timeout_s = None
@@ -113,6 +138,14 @@ class InferenceCore:
             priority=priority,
         )
         return ticket
+
+
+def _later_form(request: InferRequest, version: str, late_s: float) -> InferRequest:
+    """The request ``late_s`` after it came, for the version that it has waited for."""
+    parameters = request.parameters
+    if timeout := parameters.get("timeout", 0):
+        parameters = {**parameters, "timeout": max(1, int(timeout - late_s * 1e6))}
+    return msgspec.structs.replace(request, version=version, parameters=parameters)
 
 
 def _raw(value: object) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -183,13 +184,14 @@ class Models:
 
     Attributes
     ----------
+    settings : ServeSettings
     repository : Repository or None
         Where :meth:`load_model` finds models.
     """
 
     def __init__(self, settings: ServeSettings, telemetry: Telemetry, sink: EventSink | None = None) -> None:
         self.repository: Repository | None = None
-        self._settings = settings
+        self.settings = settings
         self._telemetry = telemetry
         self._sink = sink
         self._live: dict[str, dict[str, ServedVersion]] = {}
@@ -198,7 +200,7 @@ class Models:
         self._cold: dict[tuple[str, str], Cold] = {}
         self._limits: dict[str, ModelServeSettings] = {}
         self._held: dict[str, str] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._retiring: dict[asyncio.Task[None], ServedVersion] = {}
         self._loader = Loader()
@@ -286,7 +288,7 @@ class Models:
         understood = read_config(name, config)
         async with self.changing(name):
             offer = await self._offer(name, files)
-            offer = chosen(offer, understood.policy, name)
+            offer = offer if files else chosen(offer, understood.policy, name)
             made: list[ServedVersion] = []
             try:
                 for version, opened in offer.versions.items():
@@ -321,7 +323,7 @@ class Models:
                 self._absent[name, version] = IndexEntry(name, version, State.UNAVAILABLE, UNLOADED)
             leaving = [task for task, served in self._retiring.items() if served.name == name]
         if leaving:
-            await asyncio.wait(leaving, timeout=self._settings.grace_s)
+            await asyncio.wait(leaving, timeout=self.settings.grace_s)
 
     def held(self, name: str) -> str | None:
         """Why a follower must leave a model alone: it was unloaded, or loaded from files, by hand. ``None``: it need not."""
@@ -329,7 +331,10 @@ class Models:
 
     def changing(self, name: str) -> asyncio.Lock:
         """To be held by whoever loads, points or unloads a model: one change of a name at a time."""
-        return self._locks.setdefault(name, asyncio.Lock())
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
 
     # -- changing
 
@@ -410,7 +415,7 @@ class Models:
                 raise InvalidRequest(
                     f"this server follows a registry, so {name!r} cannot be loaded from files; register the bundle instead"
                 )
-            limit = self._settings.max_body_bytes
+            limit = self.settings.max_body_bytes
             asked, bundle = await asyncio.to_thread(bundle_of, name, files, limit)
             route = self._routes.get(name)
             version = asked or (route.champion if route is not None else "1")
@@ -426,7 +431,7 @@ class Models:
         if not replaces:
             self._absent[name, version] = IndexEntry(name, version, State.LOADING)
         started = time.perf_counter()
-        settings = limited(self._settings, name, limits)
+        settings = limited(self.settings, name, limits)
         memory_mb = settings.of(name).memory_mb
         try:
             loaded = await self._loader.load(
@@ -473,7 +478,7 @@ class Models:
     # -- memory
 
     async def _make_room(self, newcomer: tuple[str, str], need_bytes: int) -> None:
-        limit_bytes = int(self._settings.memory_mb * 1e6)
+        limit_bytes = int(self.settings.memory_mb * 1e6)
         if not limit_bytes:
             return
         holdings = {
@@ -482,7 +487,7 @@ class Models:
         }
         leaving = [self._evict(key) for key in make_room(limit_bytes, newcomer, need_bytes, holdings)]
         if leaving:
-            await asyncio.wait(leaving, timeout=self._settings.load_timeout_s)
+            await asyncio.wait(leaving, timeout=self.settings.load_timeout_s)
 
     def _pinned(self, served: ServedVersion, newcomer: tuple[str, str]) -> bool:
         """Whether a version must stay: half of a release, brought by a caller, or about to be succeeded by the newcomer."""
