@@ -119,6 +119,12 @@ class NotEnabled(FairwayError):
     code = "not_enabled"
 
 
+class RegionNotFound(FairwayError):
+    """No shared memory region of that name is registered."""
+
+    code = "region_not_found"
+
+
 class RequestTooLarge(FairwayError):
     """A request above a stated limit."""
 

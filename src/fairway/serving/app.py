@@ -27,8 +27,11 @@ from fairway.core.events import EventSink
 from fairway.serving.follow import FollowedRegistry, Follower
 from fairway.serving.inference import InferenceCore
 from fairway.serving.listening import BACKLOG, bind, reachable
+from fairway.serving.management import Management
 from fairway.serving.models import Models
+from fairway.serving.repository import GivenBundles
 from fairway.serving.settings import ServeSettings
+from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.transports.rest import make_app
 
@@ -77,6 +80,8 @@ class Service:
         self.telemetry.ready = lambda: self.ready
         self.models = Models(settings, self.telemetry, sink)
         self.core = InferenceCore(self.models, self.telemetry)
+        self.memory = SharedMemory(settings.max_body_bytes) if settings.shared_memory else None
+        self.management = Management(self.models, self.telemetry, settings, self.memory)
         self._socket = bind(settings.host, settings.port) if sockets is None else sockets["rest"]
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{reachable(settings.host)}:{self.port}"
@@ -143,6 +148,7 @@ class Service:
             if self._follower is not None:
                 await self._follower.close()
             await self.models.close()
+            self.management.close()
             log.info("worker_stopped" if self.worker else "server_stopped", extra={"url": self.url})
 
     def stop(self, delay_s: float = 0.0) -> None:
@@ -155,12 +161,14 @@ class Service:
             return
         self._stop.set_result(delay_s)
 
-    async def accept(self, listener: socket.socket) -> asyncio.Server:
-        """Take connections from one more socket, until what this gives is closed."""
+    async def accept(self, listeners: Mapping[str, socket.socket]) -> Callable[[], None]:
+        """Take connections from more sockets, by what is spoken on each, until what this gives is called."""
         server = self._server
         assert server is not None
         make = partial(self._protocol_class, config=server.config, server_state=server.server_state, app_state={})
-        return await asyncio.get_running_loop().create_server(make, sock=listener, backlog=BACKLOG)
+        accepting = await asyncio.get_running_loop().create_server(make, sock=listeners["rest"], backlog=BACKLOG)
+        server.servers.append(accepting)
+        return accepting.close
 
     async def retire(self, delay_s: float) -> None:
         """Stop, another process having taken over the socket: whoever is connected has ``delay_s`` to come to an end."""
@@ -176,15 +184,15 @@ class Service:
         self.stop(0.0)
 
     async def _load(self) -> None:
-        from fairway.serving.routing import Route
-
-        numbers: dict[str, int] = {}
-        for bundle in self._bundles:
-            name = bundle.manifest.name
-            numbers[name] = numbers.get(name, 0) + 1
-            await self.models.load(name, str(numbers[name]), lambda bundle=bundle: _verified(bundle))  # type: ignore[misc]
-        for name, number in numbers.items():
-            self.models.point(name, Route(str(number)))
+        """What this server was started with."""
+        given = GivenBundles(self._bundles)
+        self.models.repository = self._follower or given
+        for name in given.names():
+            offer = await given.offer(name)
+            assert offer is not None
+            for version, opened in offer.versions.items():
+                await self.models.load(name, version, opened)
+            self.models.point(name, offer.route)
 
     async def _drain(self, server: uvicorn.Server, delay_s: float) -> None:
         """Not ready; serve on while balancers take notice; take nothing new; answer what is in flight."""
@@ -200,7 +208,7 @@ class Service:
 
     def _config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            make_app(self.core, self._settings, self.registry),
+            make_app(self.core, self._settings, self.registry, self.management, self.memory),
             http=self._protocol_class,
             backlog=BACKLOG,
             loop="none",
@@ -217,7 +225,7 @@ class Service:
     def _protocol_class(self) -> Any:
         from fairway.serving.transports.fastlane import make_protocol
 
-        return make_protocol(self.core, self._settings, stopping=lambda: self.stopping)
+        return make_protocol(self.core, self._settings, stopping=lambda: self.stopping, memory=self.memory)
 
 
 class RunningServer:
@@ -358,7 +366,7 @@ def run(
 
 
 def make_service(
-    what: Served | Sequence[Served],
+    bundle_or_models: Served | Sequence[Served],
     registry: FollowedRegistry | None = None,
     settings: ServeSettings | None = None,
     sink: EventSink | None = None,
@@ -367,6 +375,7 @@ def make_service(
     sockets: Mapping[str, socket.socket] | None = None,
 ) -> Service:
     """What :func:`serve` and :func:`run` run. ``sockets``: see :class:`Service`."""
+    what = bundle_or_models
     given = [what] if isinstance(what, (Bundle, Path, str)) else list(what)
     refs = [item for item in given if registry is not None and isinstance(item, str)]
     bundles = [
@@ -384,11 +393,6 @@ def make_service(
         metrics=metrics or CollectorRegistry(),
         sockets=sockets,
     )
-
-
-def _verified(bundle: Bundle) -> Bundle:
-    bundle.verify()
-    return bundle
 
 
 class _Uvicorn(uvicorn.Server):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from fairway.core.errors import InvalidRequest
+from fairway.core.errors import Conflict, InvalidRequest
 from fairway.serving.logs import FORMATS, set_log_format
 
 _FLAGS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
@@ -52,10 +52,9 @@ class LogSettings:
         ------
         InvalidRequest
             If a key is unknown, or a value is none that it can have; nothing is changed then.
+        Conflict
+            If the format is to change where the process configured its logging itself.
         """
-        changes = {
-            key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in changes.items()
-        }
         try:
             values = msgspec.convert(self.get() | changes, _Values)
         except msgspec.ValidationError as error:
@@ -63,9 +62,7 @@ class LogSettings:
             raise InvalidRequest(f"these are no log settings: {error}; there are: {known}") from None
         _check(values)
         if values.log_format != self._current().log_format and not set_log_format(values.log_format):
-            raise InvalidRequest(
-                "log_format cannot be changed: this process configured its logging itself; leave it out"
-            )
+            raise Conflict("log_format cannot be changed: this process configured its logging itself; leave it out")
         self._apply(values)
 
     def close(self) -> None:

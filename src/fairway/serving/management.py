@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fairway.core.errors import InvalidRequest, NotEnabled
+from fairway.core.errors import InvalidBundle, InvalidRequest, NotEnabled
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.model_config import PLATFORMS, config_of, metadata_of
 from fairway.serving.models import Models, ServedVersion, State
@@ -133,7 +133,12 @@ class Management:
         """
         self._need_control("loading models")
         config, files = _load_parameters(parameters)
-        await self._models.load_model(name, config, files)
+        try:
+            await self._models.load_model(name, config, files)
+        except InvalidBundle as error:
+            if files:  # what is wrong came with the request
+                raise InvalidRequest(str(error)) from error
+            raise
 
     async def unload(self, name: str, unload_dependents: bool = False) -> None:  # noqa: ARG002 (no model has any)
         """Unload a model's versions; they answer what they have accepted. An unknown model is no error.
@@ -192,7 +197,7 @@ class Management:
         ------
         NotEnabled
             If ``shared_memory`` is off.
-        InvalidRequest
+        RegionNotFound
             If there is no such region.
         """
         return self._need_memory().status(name or None)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from fairway.core.errors import InvalidConfig, InvalidRequest, RequestTooLarge
+from fairway.core.errors import InvalidConfig, InvalidRequest, RegionNotFound, RequestTooLarge
 from fairway.core.tensors import Datatype, Tensor
 from fairway.serving.transports.v2 import Region, tensor_from_bytes
 
@@ -90,7 +90,7 @@ class SharedMemory:
                 os.close(region.descriptor)
 
     def status(self, name: str | None) -> list[dict[str, Any]]:
-        """Name, key, offset and byte_size of one region, or of all. Raises :class:`InvalidRequest` if it is unknown."""
+        """Name, key, offset and byte_size of one region, or of all. Raises :class:`RegionNotFound`."""
         regions = list(self._regions.values()) if name is None else [self._find(name)]
         return [{"name": r.name, "key": r.key, "offset": r.offset, "byte_size": r.byte_size} for r in regions]
 
@@ -99,6 +99,8 @@ class SharedMemory:
 
         Raises
         ------
+        RegionNotFound
+            If it is not registered.
         InvalidRequest
             If the part is not inside of the region, the region was cut off, or its bytes are no such tensor.
         RequestTooLarge
@@ -120,6 +122,8 @@ class SharedMemory:
 
         Raises
         ------
+        RegionNotFound
+            If it is not registered.
         InvalidRequest
             If there is less room, the part is not inside of the region, or the region was cut off.
         """
@@ -170,7 +174,7 @@ class SharedMemory:
     def _find(self, name: str) -> _Registered:
         region = self._regions.get(name)
         if region is None:
-            raise InvalidRequest(f"no region {name!r} is registered; registered: {', '.join(self._regions) or 'none'}")
+            raise RegionNotFound(f"no region {name!r} is registered; registered: {', '.join(self._regions) or 'none'}")
         return region
 
     def _part(self, region: Region, size: int) -> tuple[int, _Registered]:

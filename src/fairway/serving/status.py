@@ -33,6 +33,7 @@ WIRE: dict[str, Wire] = {
     "registry_unavailable": Wire(503, "UNAVAILABLE", "retry"),
     "gate_refused": Wire(409, "FAILED_PRECONDITION", "dead_letter"),
     "not_enabled": Wire(403, "PERMISSION_DENIED", "dead_letter"),
+    "region_not_found": Wire(404, "NOT_FOUND", "dead_letter"),
     "request_too_large": Wire(413, "RESOURCE_EXHAUSTED", "dead_letter"),
     "unsupported_encoding": Wire(415, "UNIMPLEMENTED", "dead_letter"),
     "overloaded": Wire(429, "RESOURCE_EXHAUSTED", "retry"),

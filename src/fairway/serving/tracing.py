@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ LEVELS = ("OFF", "TIMESTAMPS")
 MODE = "opentelemetry"
 _KEYS = ("trace_level", "trace_rate", "trace_count", "trace_mode")
 _MAX = 2**31 - 1
+_NUMBER = re.compile(r"-1|[0-9]{1,10}")
 
 
 class _Sampler(msgspec.Struct):
@@ -133,10 +135,7 @@ def _level(value: Any) -> str:
 
 
 def _number(key: str, value: Any, low: int) -> int:
-    try:
-        number = int(value) if isinstance(value, str) and len(value) < 12 else value
-    except ValueError:
-        number = None
+    number = int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
     if type(number) is not int or not low <= number <= _MAX:
         raise InvalidRequest(f"{key} is {value!r}; it is a whole number from {low} to {_MAX}, as a string")
     return number

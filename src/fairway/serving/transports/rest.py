@@ -27,8 +27,9 @@ from fairway.serving.status import wire
 from fairway.serving.transports.access import AccessLog
 from fairway.serving.transports.bodies import decompress, too_large
 from fairway.serving.transports.codec import Codec
+from fairway.serving.transports.docs_page import DOCS
 from fairway.serving.transports.manage import JSON, ManagementRoutes, to_json
-from fairway.serving.transports.openapi import DOCS, document
+from fairway.serving.transports.openapi import document
 from fairway.serving.transports.v2 import Reply
 from fairway.serving.transports.v2json import encode_error
 
