@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairway.core.errors import InvalidBundle
+from fairway.core.errors import InvalidBundle, InvalidRequest
 from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 
 _DATATYPES = {
@@ -117,7 +117,12 @@ def _spec(node: Any) -> TensorSpec:
 
 def _text(array: Tensor) -> Tensor:
     """ONNX Runtime's strings are ``str``; the protocol's are bytes."""
-    decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    try:
+        decoded = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"a string holds {error.object[:32]!r}, which is not UTF-8: ONNX models take texts; encode it, as base64 say"
+        ) from None
     return np.array(decoded, dtype=object).reshape(array.shape)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
 from fairway.serving.admission import Admission
-from fairway.serving.cost import CostCurve
+from fairway.serving.cost import BLOCKING_US, CostCurve
 from fairway.serving.joining import Answer, Run, concatenate, run_joined
 from fairway.serving.lengths import Length, like
 from fairway.serving.queues import Done, Job, Line, Piece, Ranked, level_of
@@ -24,6 +24,8 @@ from fairway.serving.waiting import Patience
 
 log = logging.getLogger(__name__)
 
+_LEARN_EVERY = 16
+"""Calls on the loop, once their cost is known: to learn from each would cost as much as a small model's call."""
 _MAX_CURVES = 64
 _MAX_DEAD = 64
 
@@ -148,6 +150,7 @@ class Scheduler:
         self._held = False
         self._queues: dict[Hashable, Line] = {}
         self._dead = 0
+        self._unlearned = 0
         self._running = 0
         self._woken = False
         self._closed = False
@@ -281,9 +284,13 @@ class Scheduler:
             pieces = self._form(signature)
             if not pieces:
                 continue
-            if self._curve(signature).expect(self._cells(pieces)) <= self._settings.inline_us:
-                runs, took_s, own_s = self._execute(pieces)
-                self._learn(pieces, runs, own_s, signature)
+            curve, cells = self._curve(signature), self._cells(pieces)
+            if curve.expect(cells) <= self._settings.inline_us:
+                self._unlearned = 0 if self._unlearned >= _LEARN_EVERY or not curve.sure else self._unlearned + 1
+                began = None if self._unlearned else time.thread_time()
+                runs, took_s = self._execute(pieces)
+                if began is not None:
+                    self._learn(curve, cells, runs, time.thread_time() - began)
                 self._finish(pieces, runs, took_s)
                 if self._queues:
                     self._wake()
@@ -395,36 +402,34 @@ class Scheduler:
         if curve is None:
             if len(self._curves) >= _MAX_CURVES:
                 del self._curves[next(iter(self._curves))]
-            curve = self._curves[key] = CostCurve()
+            curve = self._curves[key] = CostCurve(BLOCKING_US)
         return curve
 
     # -- running
 
     def _work(self, pieces: list[Piece], signature: Hashable, started: float) -> None:
         """On the executor's thread."""
-        runs, took_s, own_s = self._execute(pieces)
+        began = time.thread_time()
+        runs, took_s = self._execute(pieces)
+        own_s = time.thread_time() - began
         self._loop.call_soon_threadsafe(self._landed, pieces, runs, took_s, own_s, signature, started)
 
-    def _execute(self, pieces: list[Piece]) -> tuple[list[Run], float, float]:
-        """Run, and tell the time that it took, and the thread's own.
-
-        The own time is what the cost is learned from. The clock's would hold the wait for the interpreter lock, or for a
-        core, so that whatever once ran on a thread, or on a busy machine, would look too costly for the loop for ever.
-        """
+    def _execute(self, pieces: list[Piece]) -> tuple[list[Run], float]:
+        """Run, and tell the time that it took."""
         raw = pieces[0].job.raw
-        started, began = time.perf_counter(), time.thread_time()
+        started = time.perf_counter()
         runs = run_joined(
             lambda feed: self._infer(feed, raw),
-            [piece.feed() for piece in pieces],
+            [piece.job.feed if piece.whole else piece.feed() for piece in pieces],
             [piece.rows for piece in pieces],
         )
-        return runs, time.perf_counter() - started, time.thread_time() - began
+        return runs, time.perf_counter() - started
 
     def _landed(
         self, pieces: list[Piece], runs: list[Run], took_s: float, own_s: float, signature: Hashable, started: float
     ) -> None:
         self._running -= 1
-        self._learn(pieces, runs, own_s, signature)
+        self._learn(self._curve(signature), self._cells(pieces), runs, own_s)
         self._admission.ran(
             rows=sum([piece.rows for piece in pieces]),
             took_s=(now := self._clock()) - started,
@@ -438,9 +443,14 @@ class Scheduler:
 
     # -- answering
 
-    def _learn(self, pieces: list[Piece], runs: list[Run], own_s: float, signature: Hashable) -> None:
+    def _learn(self, curve: CostCurve, cells: int, runs: list[Run], own_s: float) -> None:
+        """Learn the cost from ``own_s``, the thread's own time.
+
+        The clock's would hold the wait for the interpreter lock, or for a core, so that whatever once ran on a thread, or on
+        a busy machine, would look too costly for the loop for ever.
+        """
         if len(runs) == 1 and runs[0].outputs is not None:
-            self._curve(signature).learn(self._cells(pieces), own_s * 1e6)
+            curve.learn(cells, own_s * 1e6)
 
     def _finish(self, pieces: list[Piece], runs: list[Run], took_s: float) -> None:
         for run in runs:
@@ -464,7 +474,14 @@ class Scheduler:
                 latencies.append(now - job.arrived)
                 if isinstance(final, FairwayError):
                     failures.append(final)
-                self._settle(job, final)
+                if job.queued or job.timer is not None:
+                    self._settle(job, final)
+                    continue
+                job.settled = True  # what _settle does for all the others, without two calls for each request
+                try:
+                    job.callback(final)
+                except Exception:
+                    log.exception("answer_not_delivered")
             rows = sum([piece.rows for piece in members])
             raw = pieces[0].job.raw
             self._listener.ran(Batch(run, rows, raw, took_s / len(runs), latencies, failures, now, earlier_s))

@@ -8,6 +8,9 @@ from fairway.core.manifest import Cost
 
 _FORGET = 0.99
 _OUTLIER = 4.0
+BLOCKING_US = 20_000.0
+"""What no caller beside it should wait for: a call this long, by its thread's own time, was no hiccup of the machine."""
+_SURE = 30
 
 
 class CostCurve:
@@ -15,6 +18,12 @@ class CostCurve:
 
     A call that took far longer than expected (the process was preempted, say) counts as several times the expectation
     only, so one outlier cannot move the curve far, yet a lasting change does within some dozen calls.
+
+    Parameters
+    ----------
+    surely_us : float, optional
+        Calls above are counted in full. For curves that learn a thread's own time, which no other process can lengthen:
+        of a model that takes a microsecond for most inputs and a second for some, one such call says enough.
 
     Examples
     --------
@@ -27,7 +36,8 @@ class CostCurve:
     42
     """
 
-    def __init__(self) -> None:
+    def __init__(self, surely_us: float = math.inf) -> None:
+        self._surely_us = surely_us
         self._weight = self._n = self._nn = self._t = self._nt = 0.0
         self._base = math.inf
         self._row = 0.0
@@ -35,7 +45,7 @@ class CostCurve:
     def learn(self, rows: int, took_us: float) -> None:
         """Take note of one call of ``rows`` rows that took ``took_us`` microseconds."""
         expected = self.expect(rows)
-        if expected < math.inf:
+        if expected < math.inf and took_us < self._surely_us:
             took_us = min(took_us, _OUTLIER * max(expected, 1.0))
         self._weight = self._weight * _FORGET + 1
         self._n = self._n * _FORGET + rows
@@ -47,6 +57,11 @@ class CostCurve:
     def expect(self, rows: int) -> float:
         """Expected microseconds for ``rows`` rows; infinite while nothing is known."""
         return self._base + self._row * rows
+
+    @property
+    def sure(self) -> bool:
+        """Whether some dozen calls are behind the expectation."""
+        return self._weight > _SURE
 
     @property
     def cost(self) -> Cost | None:

@@ -14,7 +14,7 @@ from fairway.bundle.samples import SAMPLES, read_samples
 from fairway.core.errors import InferenceFailed, InvalidBundle
 from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 from fairway.model import Model
-from fairway.serving.cost import CostCurve
+from fairway.serving.cost import BLOCKING_US, CostCurve
 from fairway.serving.validation import Signature
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _follows_rows(model: Model, rows: Mapping[str, Tensor]) -> bool:
 
 
 def _learn(model: Model, rows: Mapping[str, Tensor], max_batch: int | None) -> dict[Hashable, CostCurve]:
-    curve = CostCurve()
+    curve = CostCurve(BLOCKING_US)
     sizes = (1,) if max_batch is None else sorted({1, min(8, max_batch), max_batch})
     until = time.perf_counter() + _BUDGET_S
     for size in sizes:
