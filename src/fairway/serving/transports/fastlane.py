@@ -442,7 +442,7 @@ class FairwayProtocol(HttpToolsProtocol):
         self._answered_at = self.loop.time()  # `check` ends idle connections: a timer for each answer costs more
         if self.pipeline:
             self._next()
-        else:
+        elif self.flow.read_paused:
             self.flow.resume_reading()
 
     def _next(self) -> None:

@@ -20,6 +20,8 @@ from fairway.serving.transports.elsewhere import NOWHERE, Elsewhere
 from fairway.serving.transports.numbers import LARGE, load_numbers
 from fairway.serving.transports.options import output_options, reply_of
 from fairway.serving.transports.v2 import Reply
+from fairway.serving.transports.v2usual import MAX_BYTES as MAX_USUAL
+from fairway.serving.transports.v2usual import decode_usual
 
 MAX_DEPTH = 32
 _MAX_ERROR = 4000
@@ -56,6 +58,10 @@ def decode_request(
     NotEnabled
         If it uses shared memory, and the server does not.
     """
+    if len(body) <= MAX_USUAL:
+        usual = decode_usual(body, model, version, route_key)
+        if usual is not None:
+            return usual, None
     message = decode_object(body)
     entries = message.get("inputs")
     if type(entries) is not list or not entries:
