@@ -12,7 +12,7 @@ import pytest
 from fairway.bundle.format import read_bundle
 from fairway.serving.app import RunningServer, serve
 from fairway.serving.settings import ServeSettings
-from fairway.serving.transports.grpc.service import make_methods
+from fairway.serving.transports.grpc.service import GrpcService
 from fairway.serving.transports.http2.server import make_http2
 from fairway.testing.conformance import Target, write_models
 
@@ -50,7 +50,7 @@ def _grpc(running: RunningServer, settings: ServeSettings) -> Iterator[str]:
         return asyncio.run_coroutine_threadsafe(work, loop).result(30)
 
     async def start() -> Any:
-        made = make_http2(make_methods(running.core, service.management, service.memory), settings)
+        made = make_http2(GrpcService(running.core, service.management, service.memory).methods, settings)
         return made, await loop.create_server(made, "127.0.0.1", 0)
 
     async def stop() -> None:

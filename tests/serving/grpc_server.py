@@ -11,7 +11,7 @@ from fairway.serving.app import RunningServer
 from fairway.serving.management import Management
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
-from fairway.serving.transports.grpc.service import make_methods
+from fairway.serving.transports.grpc.service import GrpcService
 from tests.serving import grpc_host
 
 CARRIERS = ("http2", "grpc.aio")
@@ -34,7 +34,7 @@ def carried(running: RunningServer, settings: ServeSettings, carrier: str) -> It
 
     memory = SharedMemory(settings.max_body_bytes) if settings.shared_memory else None
     management = Management(running.core.models, running.core.telemetry, settings, memory)
-    methods = make_methods(running.core, management, memory)
+    methods = GrpcService(running.core, management, memory).methods
     if carrier == "grpc.aio":
         server, port = on_loop(grpc_host.start(methods))
         yield GrpcServer(f"127.0.0.1:{port}", running)

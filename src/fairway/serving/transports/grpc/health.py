@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from fairway.core.errors import FairwayError, InvalidRequest
+from fairway.core.errors import FairwayError, InvalidRequest, ModelNotReady
 from fairway.serving.transports.grpc import messages
 from fairway.serving.transports.grpc.base import NOT_FOUND, Call
 from fairway.serving.transports.grpc.infer import fail
@@ -28,6 +29,7 @@ class Health:
     def __init__(self, ready: Callable[[], bool], watch_s: float = 0.25) -> None:
         self._ready = ready
         self._watch_s = watch_s
+        self._finished = asyncio.Event()
         self._asked = messages.message("grpc.health.v1.HealthCheckRequest")
         self._answered = messages.message("grpc.health.v1.HealthCheckResponse")
 
@@ -57,7 +59,14 @@ class Health:
             if status != told:
                 told = status
                 await call.send(self._encoded(status))
-            await asyncio.sleep(self._watch_s)
+            if self._finished.is_set():
+                raise ModelNotReady("the server is stopping; watch another")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._finished.wait(), self._watch_s)
+
+    def finish(self) -> None:
+        """End every watch, once it has told the last state."""
+        self._finished.set()
 
     def _status(self, service: str) -> int:
         if service not in _SERVICES:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidRequest
+from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidRequest, ModelNotReady
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.classification import check_classifiable
 from fairway.serving.inference import InferenceCore, Outcome, Ticket
@@ -51,6 +51,7 @@ class Infer:
         self._encoder = Encoder(shared_memory)
         self._encode: Encode = self._encoder.encode
         self._request = messages.message("inference.ModelInferRequest")
+        self._reading: set[asyncio.Task[None]] = set()
         self._final = parameter_fields({"triton_final_response": True})
 
     def unary(self, message: bytes, call: base.Call) -> None:
@@ -73,8 +74,10 @@ class Infer:
 
     async def stream(self, incoming: AsyncIterator[bytes], call: base.Call) -> None:
         """``ModelStreamInfer``. Requests run at the same time; their answers come in the order of the requests."""
-        waiting: asyncio.Queue[_Streamed | None] = asyncio.Queue(IN_FLIGHT)
-        reading = asyncio.create_task(self._read(incoming, waiting, route_key(call)))
+        waiting: asyncio.Queue[_Streamed | None] = asyncio.Queue()
+        room = asyncio.Semaphore(IN_FLIGHT)
+        reading = asyncio.create_task(self._read(incoming, waiting, room, route_key(call)))
+        self._reading.add(reading)
         errors_end = call.metadata.get(_ERRORS_END) == b"true"
         streamed: _Streamed | None = None
         try:
@@ -83,32 +86,39 @@ class Infer:
                 if errors_end and isinstance(outcome, FairwayError):
                     raise outcome
                 await call.send(self._streamed(streamed, outcome))
+                room.release()
+            if reading.cancelled():
+                raise ModelNotReady("the server is stopping; open the stream anew, on another")
             await reading  # what ended it
         finally:
             reading.cancel()
+            self._reading.discard(reading)
             await asyncio.wait([reading])
             if not reading.cancelled():
                 reading.exception()  # it is raised above, unless something else ended the stream first
-            left = [streamed, *(waiting.get_nowait() for _ in range(waiting.qsize()))]
-            for each in left:
+            for each in (streamed, *(waiting.get_nowait() for _ in range(waiting.qsize()))):
                 if each is not None:
                     each.cancel()
 
+    def finish(self) -> None:
+        """Take no more requests from streams, and end each when what it has taken is answered."""
+        for reading in self._reading:
+            reading.cancel()
+
     async def _read(
-        self, incoming: AsyncIterator[bytes], waiting: asyncio.Queue[_Streamed | None], key: str | None
+        self,
+        incoming: AsyncIterator[bytes],
+        waiting: asyncio.Queue[_Streamed | None],
+        room: asyncio.Semaphore,
+        key: str | None,
     ) -> None:
-        """Start each request as it comes, as long as there is room for its answer."""
+        """Start each request as it comes, as long as there is room for its answer; a ``None`` follows the last."""
         try:
             async for message in incoming:
-                started = self._start(message, key)
-                try:
-                    await waiting.put(started)
-                except asyncio.CancelledError:
-                    started.cancel()
-                    raise
+                await room.acquire()
+                waiting.put_nowait(self._start(message, key))
         finally:
-            if (task := asyncio.current_task()) is not None and not task.cancelling():
-                await waiting.put(None)
+            waiting.put_nowait(None)
 
     def _start(self, message: bytes, key: str | None) -> _Streamed:
         started = _Streamed(self._encode, asyncio.get_running_loop().create_future())

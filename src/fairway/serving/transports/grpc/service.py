@@ -25,10 +25,8 @@ log = logging.getLogger(__name__)
 _NO_CUDA = "this server registers no CUDA shared memory; send the data itself, or register system shared memory"
 
 
-def make_methods(
-    core: InferenceCore, management: Management, shared_memory: SharedMemory | None = None
-) -> dict[bytes, Method]:
-    """The handlers of every method by path, such as ``b"/inference.GRPCInferenceService/ModelInfer"``.
+class GrpcService:
+    """The handlers of every method.
 
     Parameters
     ----------
@@ -36,24 +34,36 @@ def make_methods(
     management : Management
     shared_memory : SharedMemory or None
         ``None``: requests that use it are refused.
+
+    Attributes
+    ----------
+    methods : dict of bytes to Unary or Streaming
+        By path, such as ``b"/inference.GRPCInferenceService/ModelInfer"``.
     """
-    infer = Infer(core, shared_memory)
-    made: dict[bytes, Method] = {
-        _path(messages.INFERENCE, "ModelInfer"): Unary(infer.unary),
-        _path(messages.INFERENCE, "ModelStreamInfer"): Streaming(infer.stream),
-    }
-    known = messages.service_methods(messages.INFERENCE)
-    for name, handler in _Managed(management).handlers().items():
-        made[_path(messages.INFERENCE, name)] = Unary(_Answering(*known[name], handler).unary)
-    for name in ("Status", "Unregister"):  # clients' programs begin by unregistering all there is
-        made[_path(messages.INFERENCE, f"CudaSharedMemory{name}")] = Unary(_nothing)
-    made[_path(messages.INFERENCE, "CudaSharedMemoryRegister")] = Unary(_no_cuda)
-    health = Health(management.server_ready)
-    made[_path(messages.HEALTH, "Check")] = Unary(health.check)
-    made[_path(messages.HEALTH, "Watch")] = Streaming(health.watch)
-    for service in messages.REFLECTIONS:
-        made[_path(service, "ServerReflectionInfo")] = Streaming(Reflection(service).stream)
-    return made
+
+    def __init__(self, core: InferenceCore, management: Management, shared_memory: SharedMemory | None = None) -> None:
+        self._infer = infer = Infer(core, shared_memory)
+        self._health = health = Health(management.server_ready)
+        made: dict[bytes, Method] = {
+            _path(messages.INFERENCE, "ModelInfer"): Unary(infer.unary),
+            _path(messages.INFERENCE, "ModelStreamInfer"): Streaming(infer.stream),
+            _path(messages.INFERENCE, "CudaSharedMemoryRegister"): Unary(_no_cuda),
+            _path(messages.HEALTH, "Check"): Unary(health.check),
+            _path(messages.HEALTH, "Watch"): Streaming(health.watch),
+        }
+        known = messages.service_methods(messages.INFERENCE)
+        for name, handler in _Managed(management).handlers().items():
+            made[_path(messages.INFERENCE, name)] = Unary(_Answering(*known[name], handler).unary)
+        for name in ("Status", "Unregister"):  # clients' programs begin by unregistering all there is
+            made[_path(messages.INFERENCE, f"CudaSharedMemory{name}")] = Unary(_nothing)
+        for service in messages.REFLECTIONS:
+            made[_path(service, "ServerReflectionInfo")] = Streaming(Reflection(service).stream)
+        self.methods = made
+
+    def finish(self) -> None:
+        """The server stops: end streams, which would otherwise go on for ever, when what they have taken is answered."""
+        self._infer.finish()
+        self._health.finish()
 
 
 def _path(service: str, method: str) -> bytes:
