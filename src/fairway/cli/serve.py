@@ -20,21 +20,28 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port; 0 for any free one; [serve] port.", show_default=False)
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Processes that answer, or 'auto'; [serve] workers.", show_default=False),
+    ] = None,
     project: ProjectPath = None,
     json: Json = False,
 ) -> None:
     """Answer over REST (V2 inference protocol), follow the registry, and note what is seen for `observe`.
 
-    Logs go to stderr, one JSON document per line. SIGTERM drains and stops.
+    Logs go to stderr, one JSON document per line. SIGTERM drains and stops; with workers, SIGHUP replaces them one by one.
     """
     from fairway.loop.serve import serve_forever
+    from fairway.serving.footprint import few_arenas
     from fairway.serving.logs import configure_logging
 
+    few_arenas()
     configure_logging()
     serve_forever(
         models or (),
         project=fairway.Project.find(project),
         host=host,
         port=port,
+        workers=int(workers) if workers is not None and workers.isdecimal() else workers,
         started=lambda url: emit(f"serving on {url}; API: {url}/docs", {"url": url}, json=json, line=True),
     )

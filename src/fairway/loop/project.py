@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairway.bundle.format import file_digest
 from fairway.core.errors import InvalidConfig
 from fairway.settings import FILE, Settings, default_settings, read_settings
-from fairway.sources.checkpoints import REFERENCE
 from fairway.sources.settings import DataSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -30,6 +28,8 @@ class Project:
     settings : Settings
     root : Path
         The folder that relative paths in the settings are relative to.
+    file : Path, optional
+        What the settings were read from.
 
     Attributes
     ----------
@@ -37,8 +37,9 @@ class Project:
         ``root/.fairway``: the local registry, the cache, and the work of each model.
     """
 
-    def __init__(self, settings: Settings, root: Path) -> None:
+    def __init__(self, settings: Settings, root: Path, file: Path | None = None) -> None:
         self.settings = settings
+        self.file = file
         self.root = root
         self.state = root / ".fairway"
 
@@ -52,11 +53,11 @@ class Project:
         if path is not None:
             given = Path(path)
             file = given / FILE if given.is_dir() else given
-            return cls(read_settings(file), file.absolute().parent)
+            return cls(read_settings(file), file.absolute().parent, file.absolute())
         here = Path.cwd()
         for folder in (here, *here.parents):
             if (folder / FILE).is_file():
-                return cls(read_settings(folder / FILE), folder)
+                return cls(read_settings(folder / FILE), folder, folder / FILE)
         return cls(default_settings(), here)
 
     @property
@@ -106,6 +107,7 @@ class Project:
         Where the project lies, its registry, and how it is served and released are no inputs.
         """
         from fairway import version
+        from fairway.sources.checkpoints import REFERENCE
 
         settings = self.settings
         given = [name for name in (self.model.source, self.data.test, self.data.reference) if name]
@@ -139,6 +141,8 @@ def _modules(root: Path) -> list[str]:
 
 
 def _fingerprint(path: Path) -> str:
+    from fairway.bundle.format import file_digest
+
     if path.is_file():
         return file_digest(path)
     if path.is_dir():

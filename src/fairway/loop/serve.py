@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
-from fairway.bundle.format import MANIFEST, Bundle
 from fairway.core.errors import InvalidConfig
-from fairway.loop.models import ARCHIVES, find_bundle
 from fairway.loop.project import Project
-from fairway.serving.app import RunningServer
 from fairway.serving.settings import ServeSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that watches workers imports little
+    from prometheus_client import CollectorRegistry
+
+    from fairway.bundle.format import Bundle
     from fairway.monitoring.baseline import Baseline
     from fairway.registry.store import Registry
+    from fairway.serving.app import RunningServer
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def serve(
         Bundles and their paths are served as they are. References (``digits``, ``digits@staging``, ``digits:4``) follow
         the registry, as do all models with a champion if nothing is given; what they see is kept for ``observe``.
     **settings
-        Keys of ``[serve]`` to override, such as ``port=0`` for any free port.
+        Keys of ``[serve]`` to override, such as ``port=0`` for any free port. There are no workers here: a thread is one.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def serve(
     from fairway.serving import app
 
     project = project or Project.find()
-    with _plan(models, project, settings) as plan, app.serve(**plan) as running:
+    with plan_of(models, project, settings) as plan, app.serve(**plan) as running:
         yield running
 
 
@@ -61,22 +61,36 @@ def serve_forever(
     started: Callable[[str], None],
     **settings: Any,
 ) -> None:
-    """Serve in the foreground until SIGTERM or SIGINT; ``started`` is called with the URL once ready."""
+    """Serve in the foreground until SIGTERM or SIGINT; ``started`` is called with the URL once ready.
+
+    With ``workers`` other than 1 this process only watches those that answer.
+    """
+    wanted = _override(project.settings.serve, settings)
+    if wanted.workers != 1:
+        from fairway.loop.workers import supervise
+
+        supervise(models, project=project, settings=wanted, overrides=settings, started=started)
+        return
     from fairway.serving import app
 
-    with _plan(models, project, settings) as plan:
+    with plan_of(models, project, settings) as plan:
         app.run(**plan, started=started)
 
 
 @contextmanager
-def _plan(models: Any, project: Project, overrides: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What to serve, from where, and who listens."""
+def plan_of(models: Any, project: Project, overrides: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What to serve, from where, and who listens: the arguments of :func:`fairway.serving.app.serve`."""
+    from fairway.bundle.format import Bundle
+    from fairway.loop.models import find_bundle
+
     given = [models] if isinstance(models, (Bundle, Path, str)) else list(models)
     settings = _override(project.settings.serve, overrides)
     plan: dict[str, Any] = {"settings": settings, "cache_dir": project.cache}
     if given and all(_is_file(item) for item in given):
         yield {**plan, "bundle_or_models": [find_bundle(project, item) for item in given]}
         return
+    from prometheus_client import CollectorRegistry
+
     with project.registry(create=False) as registry:
         metrics = CollectorRegistry()
         with _observer(registry, project, metrics) as sink:
@@ -114,6 +128,9 @@ def _override(settings: ServeSettings, overrides: dict[str, Any]) -> ServeSettin
 
 
 def _is_file(item: Bundle | Path | str) -> bool:
+    from fairway.bundle.format import MANIFEST, Bundle
+    from fairway.loop.models import ARCHIVES
+
     if isinstance(item, Bundle):
         return True
     path = Path(item)

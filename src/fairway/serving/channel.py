@@ -162,11 +162,17 @@ class Channel:
     Parameters
     ----------
     end : socket.socket
+
+    Attributes
+    ----------
+    closed : bool
+        The worker closed its end, and everything that it said was received.
     """
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self.end = end
+        self.closed = False
         self._unsent = bytearray()
         self._lines = Lines()
 
@@ -185,10 +191,10 @@ class Channel:
         except OSError:
             self._unsent.clear()
 
-    def receive(self) -> list[FromWorker] | None:
-        """What has arrived; ``None``: the other end is closed, and everything was received."""
+    def receive(self) -> list[FromWorker]:
+        """What has arrived."""
         received: list[FromWorker] = []
-        while True:
+        while not self.closed:
             try:
                 data = self.end.recv(1 << 18)
             except BlockingIOError:
@@ -196,8 +202,10 @@ class Channel:
             except OSError:
                 data = b""
             if not data:
-                return received or None
+                self.closed = True
+                return received
             received += [from_worker.decode(each) for each in self._lines.feed(data)]
+        return received
 
     def close(self) -> None:
         """Close this end."""

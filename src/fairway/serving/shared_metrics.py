@@ -8,6 +8,7 @@ are joined.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,6 +113,8 @@ def counts_of(families: Iterable[Metric]) -> Counts:
     counts: Counts = {}
     for family in families:
         for sample in family.samples:
+            if not math.isfinite(sample.value):
+                continue
             labels = sample.labels
             what = msgspec.json.encode((family.name, sample.name, labels)).decode()
             rule = _rule(family.type, family.name, sample.name)

@@ -1,0 +1,481 @@
+"""The process that starts a server's workers, watches them and ends them. It never runs a model, and imports little.
+
+It holds the listening sockets, one per worker on one port, so that a connection which waits to be accepted outlives the
+worker that was to accept it. See decision 0012.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from fairway.core.errors import FairwayError, WorkerFailed
+from fairway.serving import channel, workers
+from fairway.serving.channel import Start
+from fairway.serving.listening import BACKLOG, bind_shared, reachable
+from fairway.serving.processes import Process
+from fairway.serving.settings import ServeSettings
+from fairway.serving.shared_metrics import Counts, Ledger
+
+log = logging.getLogger(__name__)
+
+_TURN_S = 0.25
+_SCRAPE_S = 0.5
+_LOADING_S = 60.0
+_RETIRE_S = 5.0
+_KILL_AFTER_S = 2.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Slot:
+    """One of the listening sockets, and who accepts its connections.
+
+    Attributes
+    ----------
+    current, successor : Process or None
+        The worker whose slot it is, and the one that is to take over.
+    cover : Process or None
+        Another slot's worker that accepts here meanwhile.
+    start_at : float or None
+        When the next worker is started.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.current: Process | None = None
+        self.successor: Process | None = None
+        self.cover: Process | None = None
+        self.start_at: float | None = None
+        self.restarts = workers.Restarts()
+
+
+class _Scrape:
+    """Somebody waits for the counts of all."""
+
+    def __init__(self, asker: Process, number: int, missing: set[int]) -> None:
+        self.asker = asker
+        self.number = number
+        self.missing = missing
+        self.ends = time.monotonic() + _SCRAPE_S
+
+
+class Supervisor:
+    """Starts workers, and keeps them running until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    command : sequence of str
+        What starts a worker; a :class:`~fairway.serving.channel.Start` is added.
+    spec : bytes
+        JSON, handed to each worker: what to serve.
+    settings : ServeSettings
+    started : callable
+        Called with the URL once all workers are ready.
+    """
+
+    def __init__(
+        self, command: Sequence[str], spec: bytes, settings: ServeSettings, started: Callable[[str], None]
+    ) -> None:
+        self._command = command
+        self._spec = msgspec.Raw(spec)
+        self._settings = settings
+        self._started: Callable[[str], None] | None = started
+        self._cores = workers.cores()
+        self._count = workers.wanted(settings.workers, settings.threads, self._cores)
+        listeners = bind_shared(settings.host, settings.port, self._count or self._cores)
+        self._sockets: dict[str, list[socket.socket]] = {"rest": listeners}
+        self._url = f"http://{reachable(settings.host)}:{listeners[0].getsockname()[1]}"
+        self._slots: list[Slot] = []
+        self._processes: dict[int, Process] = {}
+        self._rolling: list[Slot] = []
+        self._scrapes: list[_Scrape] = []
+        self._ledger = Ledger()
+        self._restarted = 0
+        self._ready = self._stopping = False
+        self._failure: FairwayError | None = None
+        self._selector = selectors.DefaultSelector()
+        self._stderr = _stderr()
+        self._lock = os.memfd_create("fairway-log-lock")
+        self._terminal = _has_terminal()
+
+    def run(self) -> None:
+        """Serve until told to end.
+
+        Raises
+        ------
+        WorkerFailed
+            If workers die again and again before any was ready.
+        FairwayError
+            What kept the workers from becoming ready.
+        """
+        with self._signals():
+            try:
+                for number in range(self._count or 1):
+                    self._add_slot(number)
+                while self._processes or not self._stopping:
+                    self._turn()
+            finally:
+                for process in self._processes.values():
+                    process.kill()
+                for listener in self._sockets["rest"]:
+                    listener.close()
+                self._selector.close()
+                os.close(self._lock)
+                os.close(self._stderr)
+        if self._failure is not None:
+            raise self._failure
+        log.info("server_stopped", extra={"url": self._url})
+
+    # -- one turn
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._wait_s()):
+            if key.data is not None:
+                key.data()
+        for process in list(self._processes.values()):
+            process.channel.flush()
+            if process.ended():
+                self._ended(process)
+        self._check(time.monotonic())
+
+    def _wait_s(self) -> float:
+        starts = [slot.start_at for slot in self._slots if slot.start_at is not None]
+        return max(0.0, min([_TURN_S, *(at - time.monotonic() for at in starts)]))
+
+    def _check(self, now: float) -> None:
+        """What is due."""
+        for slot in self._slots:
+            if slot.start_at is not None and now >= slot.start_at:
+                slot.start_at = None
+                slot.current = self._start(slot)
+        for process in self._processes.values():
+            if process.kill_at is not None and now >= process.kill_at:
+                log.error("worker_killed", extra=_about(process, reason="it did not end in time"))
+                process.kill_at = None
+                process.kill()
+            elif now - process.heard_at > self._patience_s(process) and process.kill_at is None:
+                log.error("worker_stuck", extra=_about(process, silent_s=round(now - process.heard_at, 1)))
+                process.kill_at = now + _KILL_AFTER_S  # said once
+                process.kill()
+        for scrape in [scrape for scrape in self._scrapes if not scrape.missing or now >= scrape.ends]:
+            self._scrapes.remove(scrape)
+            scrape.asker.send(channel.Sum(scrape.number, self._counts()))
+        self._roll()
+
+    def _patience_s(self, process: Process) -> float:
+        """A worker that imports and loads may be silent for longer than one that serves."""
+        return self._settings.worker_timeout_s if process.loaded else max(self._settings.worker_timeout_s, _LOADING_S)
+
+    # -- starting
+
+    def _add_slot(self, number: int) -> None:
+        for listeners in self._sockets.values():
+            listeners[number].listen(BACKLOG)
+        slot = Slot(number)
+        self._slots.append(slot)
+        slot.current = self._start(slot)
+
+    def _start(self, slot: Slot) -> Process:
+        start = Start(
+            slot=slot.number,
+            workers=self._count or 1,
+            channel=-1,
+            stderr=self._stderr,
+            lock=self._lock,
+            sockets={name: [each.fileno() for each in listeners] for name, listeners in self._sockets.items()},
+            early=not self._ready,
+            spec=self._spec,
+        )
+        process = Process(self._command, start, _relay)
+        self._processes[process.id] = process
+        self._selector.register(process.channel.end, selectors.EVENT_READ, lambda: self._listen(process))
+        if process.stderr is not None:
+            self._selector.register(process.stderr, selectors.EVENT_READ, lambda: self._relay(process))
+        log.info("worker_started", extra=_about(process))
+        return process
+
+    def _relay(self, process: Process) -> None:
+        said = process.stderr
+        process.relay()
+        if said is not None and process.stderr is None:
+            self._selector.unregister(said)
+
+    # -- what workers say
+
+    def _listen(self, process: Process) -> None:
+        for message in process.receive():
+            self._heard(process, message)
+        if process.channel.closed:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(process.channel.end)
+
+    def _heard(self, process: Process, message: channel.FromWorker) -> None:
+        if isinstance(message, channel.Beat):
+            self._ledger.note(process.id, message.counts)
+        elif isinstance(message, channel.Counted):
+            self._ledger.note(process.id, message.counts)
+            for scrape in self._scrapes:
+                scrape.missing.discard(process.id)
+        elif isinstance(message, channel.Scrape):
+            self._scrape(process, message)
+        elif isinstance(message, channel.Loaded):
+            process.loaded = True
+            self._loaded(process, message.threads)
+        elif isinstance(message, channel.Serving):
+            self._serves(process)
+        elif isinstance(message, channel.Failed):
+            process.failed = message
+        elif not self._stopping and process.serving:
+            self._rolling += [slot for slot in self._slots if slot.current is process and slot not in self._rolling]
+
+    def _loaded(self, process: Process, threads: int) -> None:
+        if self._ready:
+            process.send(channel.Go())
+            return
+        if self._count is None:
+            self._count = workers.automatic(threads, self._cores)
+            for number in range(1, self._count):
+                self._add_slot(number)
+            for listeners in self._sockets.values():
+                for spare in listeners[self._count :]:
+                    spare.close()
+                del listeners[self._count :]
+        current = [slot.current for slot in self._slots]
+        if all(each is not None and each.loaded for each in current):
+            self._ready = True
+            for each in current:
+                if each is not None:
+                    each.send(channel.Go())
+
+    def _serves(self, process: Process) -> None:
+        process.serving = True
+        process.served_at = time.monotonic()
+        slot = self._slots[process.slot]
+        if slot.successor is process:
+            if slot.current is not None:
+                self._retire(slot.current)
+            slot.current, slot.successor = process, None
+        if slot.cover is not None:
+            slot.cover.send(channel.Uncover(slot.number))
+            slot.cover = None
+        if self._ready and self._started is not None and all(s.current and s.current.serving for s in self._slots):
+            log.info("server_ready", extra={"url": self._url, "workers": len(self._slots)})
+            started, self._started = self._started, None
+            started(self._url)
+
+    def _scrape(self, asker: Process, message: channel.Scrape) -> None:
+        self._ledger.note(asker.id, message.counts)
+        others = [each for each in self._processes.values() if each is not asker and each.loaded]
+        for other in others:
+            other.send(channel.Count())
+        self._scrapes.append(_Scrape(asker, message.number, {other.id for other in others}))
+
+    def _counts(self) -> Counts:
+        return self._ledger.sum()
+
+    # -- deaths
+
+    def _ended(self, process: Process) -> None:
+        self._listen(process)
+        self._relay(process)
+        self._forget(process)
+        if process.leaving or self._stopping:
+            log.info("worker_ended", extra=_about(process, how=process.how()))
+        slot = self._slots[process.slot]
+        if slot.successor is process:
+            slot.successor = None
+            self._rolling.clear()
+            log.error("worker_not_replaced", extra=_about(process, how=process.how(), reason=_reason(process)))
+        elif slot.current is process:
+            slot.current = None
+            if not self._stopping:
+                self._died(slot, process)
+        for covered in self._slots:
+            if covered.cover is process:
+                covered.cover = None
+                self._cover(covered)
+
+    def _forget(self, process: Process) -> None:
+        del self._processes[process.id]
+        self._ledger.ended(process.id)
+        for end in (process.channel.end, process.stderr):
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(end)  # type: ignore[arg-type]
+        process.close()
+        self._scrapes = [scrape for scrape in self._scrapes if scrape.asker is not process]
+        for scrape in self._scrapes:
+            scrape.missing.discard(process.id)
+
+    def _died(self, slot: Slot, process: Process) -> None:
+        wait_s = slot.restarts.died(time.monotonic() - process.served_at if process.served_at else 0.0)
+        log.error("worker_died", extra=_about(process, how=process.how(), reason=_reason(process), restart_in_s=wait_s))
+        if not self._ready and process.failed is not None:
+            self._give_up(_error(process.failed))
+        elif not self._ready and slot.restarts.failures >= workers.CRASHES:
+            last = _said(process.last_line) or "nothing"
+            self._give_up(
+                WorkerFailed(
+                    f"a worker ended {workers.CRASHES} times before it could answer ({process.how()}); the last it said: {last}"
+                )
+            )
+        elif slot.successor is not None:
+            slot.current, slot.successor = slot.successor, None
+            self._cover(slot)
+        else:
+            self._restarted += 1
+            slot.start_at = time.monotonic() + wait_s
+            self._cover(slot)
+
+    def _cover(self, slot: Slot) -> None:
+        """Let another worker accept meanwhile: the one with the fewest such duties."""
+        duties = [each.cover.id for each in self._slots if each.cover is not None]
+        able = [s.current for s in self._slots if s.current is not None and s.current.serving and s is not slot]
+        if self._ready and able and not (slot.current is not None and slot.current.serving):
+            slot.cover = min(able, key=lambda process: duties.count(process.id))
+            slot.cover.send(channel.Cover(slot.number))
+
+    def _give_up(self, error: FairwayError) -> None:
+        self._failure = self._failure or error
+        self._stop(0.0)
+
+    # -- ending
+
+    def _stop(self, delay_s: float) -> None:
+        """All drain; called again, they stop waiting."""
+        if not self._stopping:
+            log.info("server_stopping", extra={"delay_s": delay_s})
+        self._stopping = True
+        self._rolling.clear()
+        for slot in self._slots:
+            slot.start_at = None
+        for process in self._processes.values():
+            process.leaving = True
+            process.send(channel.Stop(delay_s if process.serving else 0.0))
+            if not process.loaded:
+                process.terminate()  # it may be too early in its life to hear
+            self._kill_later(process, max(self._settings.grace_s, delay_s))
+
+    def _retire(self, process: Process) -> None:
+        delay_s = min(self._settings.grace_s, max(_RETIRE_S, self._settings.stop_delay_s))
+        process.leaving = True
+        process.send(channel.Retire(delay_s))
+        self._kill_later(process, delay_s + self._settings.grace_s)
+        for slot in self._slots:
+            if slot.cover is process:
+                slot.cover = None
+                self._cover(slot)
+
+    def _kill_later(self, process: Process, after_s: float) -> None:
+        at = time.monotonic() + after_s + _KILL_AFTER_S
+        process.kill_at = at if process.kill_at is None else min(at, process.kill_at)
+
+    def _roll(self) -> None:
+        """Replace the next worker, once the one before is replaced."""
+        if not self._rolling or not self._ready or any(slot.successor for slot in self._slots):
+            return
+        slot = self._rolling.pop(0)
+        if slot.current is not None and slot.current.serving:
+            slot.successor = self._start(slot)
+
+    # -- signals
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP and self._terminal and not _has_terminal():
+            number = signal.SIGTERM  # not a request: the terminal was closed
+        if number == signal.SIGTERM:
+            self._stop(self._settings.stop_delay_s)
+        elif number == signal.SIGINT:
+            self._stop(0.0)
+        elif number == signal.SIGHUP and not self._stopping:
+            log.info("workers_replacing", extra={"workers": len(self._slots)})
+            self._rolling = list(self._slots)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+
+        def came() -> None:
+            for number in ours.recv(4096):
+                self._signalled(number)
+
+        def ignore(_: int, __: FrameType | None) -> None:
+            """The wake-up descriptor is told."""
+
+        self._selector.register(ours, selectors.EVENT_READ, came)
+        before = {number: signal.signal(number, ignore) for number in _SIGNALS}
+        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            ours.close()
+            theirs.close()
+
+
+def _about(process: Process, **more: Any) -> dict[str, Any]:
+    return {"worker": process.slot, "worker_pid": process.pid, **more}
+
+
+def _reason(process: Process) -> str:
+    return process.failed.message if process.failed is not None else "" if process.serving else _said(process.last_line)
+
+
+def _said(last_line: str) -> str:
+    """A log line's message, or whatever it is."""
+    try:
+        said = msgspec.json.decode(last_line, type=_LogLine)
+    except msgspec.MsgspecError:
+        return last_line
+    return ": ".join(part for part in (said.message, said.reason or said.error.get("message", "")) if part)
+
+
+class _LogLine(msgspec.Struct):
+    message: str
+    reason: str = ""
+    error: dict[str, Any] = {}
+
+
+def _error(failed: channel.Failed) -> FairwayError:
+    """What a worker raised, as if it had been raised here."""
+    error = FairwayError(failed.message)
+    error.code = failed.code
+    return error
+
+
+def _stderr() -> int:
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _relay(text: str) -> None:
+    for handler in logging.getLogger().handlers:
+        line = getattr(handler, "line", None)
+        if line is not None:
+            line(text)
+            return
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
