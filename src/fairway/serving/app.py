@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -25,6 +24,7 @@ from fairway.bundle.format import Bundle, read_bundle
 from fairway.core.errors import InvalidConfig
 from fairway.core.events import EventSink
 from fairway.serving.follow import FollowedRegistry, Follower
+from fairway.serving.footprint import settle
 from fairway.serving.inference import InferenceCore
 from fairway.serving.listening import BACKLOG, bind, reachable
 from fairway.serving.management import Management
@@ -97,6 +97,8 @@ class Service:
         self.ready = False
         self.stopping = False
         self.worker = sockets is not None
+        self.drained: Callable[[], None] | None = None
+        """Called when the last request is answered, before versions and their counts are freed."""
         self._server: _Uvicorn | None = None
         self._stop: asyncio.Future[float] | None = None
         self._hurry = asyncio.Event()
@@ -147,6 +149,8 @@ class Service:
                 await server.shutdown(sockets=[self._socket])
             if self._follower is not None:
                 await self._follower.close()
+            if self.drained is not None:
+                self.drained()
             await self.models.close()
             self.management.close()
             log.info("worker_stopped" if self.worker else "server_stopped", extra={"url": self.url})
@@ -357,8 +361,7 @@ def run(
         loop.add_signal_handler(signal.SIGINT, service.stop, 0.0)
 
         def ready() -> None:
-            gc.collect()
-            gc.freeze()  # what is loaded now stays: no later collection needs to look at it
+            settle()
             if started is not None:
                 started(service.url)
 
