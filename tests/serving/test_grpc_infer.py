@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import Bundle
-from fairway.core.tensors import Datatype, Tensor
+from fairway.core.tensors import Datatype, Tensor, TensorSpec
 from fairway.serving.app import serve
 from fairway.serving.settings import ServeSettings
-from tests.serving.conftest import _PROTO, CLASSES, FEATURES
+from tests.serving.conftest import _PROTO, CLASSES, FEATURES, echo_bundle
 from tests.serving.grpc_server import CARRIERS, GrpcServer, carried
 
 client = pytest.importorskip("tritonclient.grpc", reason="the field's client is not installed")
@@ -29,9 +29,15 @@ SETTINGS = ServeSettings(port=0, model_control=True, shared_memory=True)
 OUTPUT = "probabilities"
 
 
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    specs = tuple(TensorSpec(kind.value.lower(), kind, (-1,)) for kind in _PROTO)
+    return echo_bundle(tmp_path_factory.mktemp("kinds") / "kinds", "kinds", specs)
+
+
 @pytest.fixture(scope="module", params=CARRIERS)
-def grpc_server(request: pytest.FixtureRequest, bundles: tuple[Bundle, ...]) -> Iterator[GrpcServer]:
-    with serve(bundles, settings=SETTINGS) as running, carried(running, SETTINGS, request.param) as carrying:
+def grpc_server(request: pytest.FixtureRequest, bundles: tuple[Bundle, ...], kinds: Bundle) -> Iterator[GrpcServer]:
+    with serve([*bundles, kinds], settings=SETTINGS) as running, carried(running, SETTINGS, request.param) as carrying:
         yield carrying
 
 
@@ -78,7 +84,7 @@ def samples(kind: Datatype) -> Tensor:
 def test_every_datatype_comes_back_as_it_was_sent(triton: Any) -> None:
     arrays = {kind.value.lower(): samples(kind) for kind in _PROTO}
     inputs = [given(name, array) for name, array in arrays.items()]
-    answer = triton.infer("every", inputs)
+    answer = triton.infer("kinds", inputs)
     for name, array in arrays.items():
         found = answer.as_numpy(f"same_{name}")
         assert found.tolist() == array.tolist(), name
@@ -99,7 +105,7 @@ def test_typed_contents_are_taken_and_answered_raw(triton: Any, grpc_server: Grp
 def test_named_outputs_come_alphabetically_and_once(triton: Any) -> None:
     inputs = [given(kind.value.lower(), samples(kind)) for kind in _PROTO]
     wanted = [client.InferRequestedOutput(name) for name in ("same_int8", "same_bool", "same_int8")]
-    answer = triton.infer("every", inputs, outputs=wanted)
+    answer = triton.infer("kinds", inputs, outputs=wanted)
     assert [output.name for output in answer.get_response().outputs] == ["same_bool", "same_int8"]
     assert answer.as_numpy("same_int8").tolist() == samples(Datatype.INT8).tolist()
 
