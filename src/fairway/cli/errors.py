@@ -24,6 +24,8 @@ EXIT_CODES = {
     "registry_unavailable": BROKEN,
     "gate_refused": FAILED,
     "invalid_request": MISTAKE,
+    "not_enabled": MISTAKE,
+    "region_not_found": MISTAKE,
     "request_too_large": MISTAKE,
     "unsupported_encoding": MISTAKE,
     "overloaded": BROKEN,
