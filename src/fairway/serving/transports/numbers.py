@@ -81,13 +81,14 @@ def _message(simdjson: Any, root: Any, body: bytes | bytearray) -> dict[str, Any
 def _shallow(simdjson: Any, proxy: Any, keep: str) -> dict[str, Any]:
     """An object as a dict, all of it but ``keep``."""
     found: dict[str, Any] = {}
-    for key, value in proxy.items():
+    for key in proxy:
         if key in found:
             raise _Unsure  # which of them counts is the ordinary way's to say
+        value = proxy[key]
         if key != keep and type(value) is simdjson.Array:
-            value = value.as_list()  # noqa: PLW2901
+            value = value.as_list()
         elif key != keep and type(value) is simdjson.Object:
-            value = value.as_dict()  # noqa: PLW2901
+            value = value.as_dict()
         elif key == keep and type(value) is not simdjson.Array:
             raise _Unsure
         found[key] = value
