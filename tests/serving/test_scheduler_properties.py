@@ -141,8 +141,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 timeout_s=timeout_s,
                 priority=priority,
             )
-        except Overloaded as error:
-            assert error.retry_after_s > 0
+        except Overloaded:
             assert self.scheduler.queued_requests > 0, "an empty queue refuses nobody"
         else:
             self.sent.append(sent)

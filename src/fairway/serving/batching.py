@@ -147,6 +147,7 @@ class Scheduler:
         self._level_rows = [0] * settings.priority_levels
         self._patience = Patience(settings.max_wait_us / 1e6) if settings.max_wait_us else None
         self._hold: asyncio.TimerHandle | None = None
+        self._hold_requests = 0
         self._held = False
         self._queues: dict[Hashable, Line] = {}
         self._dead = 0
@@ -317,11 +318,13 @@ class Scheduler:
         if wait_s <= 0 or left <= 0:
             return False
         self._woken = True
+        self._hold_requests = self.queued_requests
         self._hold = self._loop.call_later(left, self._stop_waiting)
         return True
 
     def _stop_waiting(self) -> None:
-        if self._hold is not None:
+        if self._hold is not None and self._patience is not None:
+            self._patience.waited(paid=self.queued_requests > self._hold_requests)
             self._hold.cancel()
             self._hold = None
             self._held = True

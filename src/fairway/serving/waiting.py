@@ -16,7 +16,8 @@ class Patience:
 
     Waiting pays if a call of two rows costs little more than a call of one (at most 1.3 times), as on an accelerator, and if at
     least four requests are expected within the time of one call. Then a batch waits a quarter of the time that a call
-    takes, and never more than ``max_wait_s``.
+    takes, and never more than ``max_wait_s``. Where nobody came meanwhile (all callers wait for answers, say), the next one
+    waits half as long, down to a sixteenth.
 
     Parameters
     ----------
@@ -40,6 +41,7 @@ class Patience:
         self._max_wait_s = max_wait_s
         self._last = -math.inf
         self._gap_s = math.inf
+        self._share = 1.0
 
     def arrived(self, now: float) -> None:
         """A request came."""
@@ -47,9 +49,13 @@ class Patience:
         self._last = now
         self._gap_s = gap if self._gap_s == math.inf else _FORGET * self._gap_s + (1 - _FORGET) * gap
 
+    def waited(self, paid: bool) -> None:
+        """A batch has waited; ``paid`` if a request came meanwhile."""
+        self._share = min(self._share * 2, 1.0) if paid else max(self._share / 2, 1 / 16)
+
     def wait_s(self, curve: CostCurve) -> float:
         """How long the oldest request of a batch that is not full should wait in all; 0 is not at all."""
         one_s, two_s = curve.expect(1) / 1e6, curve.expect(2) / 1e6
         if not (two_s < math.inf and two_s <= 2 * _PAYS * one_s and self._gap_s * _DENSE <= one_s):
             return 0.0
-        return min(one_s / 4, self._max_wait_s)
+        return min(one_s / 4, self._max_wait_s) * self._share
