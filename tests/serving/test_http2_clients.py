@@ -175,8 +175,9 @@ def test_a_caller_that_cancels_is_noticed(server: Running, channel: grpc.Channel
 def test_a_caller_whose_connection_ends_is_noticed(server: Running) -> None:
     before = server.service.cancelled
     with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        channel.unary_unary("/test/Wait").future(b"")
+        future = channel.unary_unary("/test/Wait").future(b"")  # one that is let go cancels its call
         server.until(lambda: bool(server.service.waiting))
+    assert future.cancelled() or future.done()
     server.until(lambda: server.service.cancelled == before + 1)
     server.service.waiting.clear()
 
@@ -214,7 +215,8 @@ def test_calls_go_on_while_connections_are_drained() -> None:
         echo = channel.unary_unary("/test/Echo")
         for n in range(10):
             futures = [echo.future(b"%d" % m, timeout=T) for m in range(50)]
-            server.call(lambda: [connection.drain() for connection in tuple(server.http2.connections)])
+            for connection in tuple(server.http2.connections):
+                server.call(connection.drain)
             assert [future.result() for future in futures] == [b"%d" % m for m in range(50)], n
 
 

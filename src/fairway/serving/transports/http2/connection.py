@@ -118,15 +118,20 @@ class Connection(asyncio.Protocol):
             at = self._read(data, 0 if self._begun else self._preface(data))
             if at < len(data) and not self._closing:
                 self._buffer += memoryview(data)[at:]
-                self._partial_since = self._partial_since or self.now
-            else:
-                self._partial_since = None
+            self._note_progress(at > 0)
         except ConnectionFault as fault:
             self.end(fault.code, str(fault))
         except Exception:
             log.exception("http2_failed")
             self.end(frames.INTERNAL_ERROR)
         outbox.flush()
+
+    def _note_progress(self, moved: bool) -> None:
+        """Since when the client owes the rest of a frame, or of a header block."""
+        if not self._buffer and self._block is None:
+            self._partial_since = None
+        elif self._partial_since is None or (moved and self._block is None):
+            self._partial_since = self.now
 
     def _preface(self, data: bytes) -> int:
         """Where frames begin."""
@@ -214,7 +219,6 @@ class Connection(asyncio.Protocol):
             if not flags & frames.END_HEADERS:
                 self._block = number, flags, bytearray(memoryview(data)[start:stop])
                 self._continuations = 0
-                self._partial_since = self._partial_since or self.now
                 return
         self._headers(data[start:stop], flags, number)
 

@@ -87,6 +87,7 @@ class Stream(msgspec.Struct, eq=False):
         length = self.head.content_length
         if length is not None and (self.received > length or (ended and self.received != length)):
             raise StreamFault(PROTOCOL_ERROR, "DATA and content-length differ")
+        self.ended = ended
         if not self.closed:
             self._keep(payload, start, stop)
         if ended:
@@ -116,6 +117,7 @@ class Stream(msgspec.Struct, eq=False):
                 with memoryview(held) as view:
                     message = bytes(view[at : at + size])
                 at += size
+                self._let_go(size + PREFIX_BYTES)
                 self._whole(message, flag)
             else:
                 break
@@ -225,7 +227,7 @@ class UnaryCall(Stream):
         """The message, which waits for END_STREAM: a second one is an error."""
         if self.whole is not None:
             self.fail(UNIMPLEMENTED, "this method takes one message, and more came")
-        else:
+        elif self._count(len(message)):
             self.whole = message
 
     def end(self) -> None:

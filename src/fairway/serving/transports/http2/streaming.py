@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from fairway.core.errors import FairwayError
 from fairway.serving.transports.grpc.base import DEADLINE_EXCEEDED, INTERNAL, Metadata, Streaming, failure
+from fairway.serving.transports.http2.framing import PREFIX_BYTES
 from fairway.serving.transports.http2.stream import FAILED, Stream
 
 log = logging.getLogger(__name__)
@@ -99,15 +100,16 @@ class StreamingCall(Stream):
                 self.arrival = None
         message = self.inbox.popleft()
         if not self.closed:
-            self._let_go(min(self.counted, len(message) + 5))
+            self._let_go(len(message) + PREFIX_BYTES)
             self.refill()
         return message
 
     def message(self, message: bytes) -> None:
         """A whole message, for the handler to take."""
         assert self.inbox is not None
-        self.inbox.append(message)
-        self._wake()
+        if self._count(len(message) + PREFIX_BYTES):
+            self.inbox.append(message)
+            self._wake()
 
     def end(self) -> None:
         """The client sends no more."""
