@@ -230,18 +230,20 @@ class Scheduler:
     def _admit(self, rows: int, signature: Hashable, timeout_s: float | None, level: int) -> None:
         """Raise :class:`Overloaded` unless there is room, and time, for ``rows`` more."""
         settings = self._settings
-        waiting = f"{self.queued_requests} requests with {self.queued_rows} rows are waiting already"
-        if self.queued_requests >= settings.max_requests or self.queued_rows + rows > settings.max_rows:
-            raise Overloaded(f"{waiting}; slow down, or add replicas", self._retry_s(signature))
         ahead = sum(self._level_rows[: level + 1]) if settings.priority_levels else self.queued_rows
-        if ahead and ahead + rows > self._admission.room:
-            raise Overloaded(f"{waiting}, which takes too long; slow down, or add replicas", self._retry_s(signature))
-        if timeout_s is not None and (left := self._finish_s(ahead, rows, signature)) > timeout_s:
-            raise Overloaded(
-                f"{waiting}, so this one would take about {left * 1e3:.0f} ms, and its timeout is {timeout_s * 1e3:.0f} ms; "
-                "allow more time, slow down, or add replicas",
-                self._retry_s(signature),
+        if self.queued_requests >= settings.max_requests or self.queued_rows + rows > settings.max_rows:
+            reason = "; slow down, or add replicas"
+        elif ahead and ahead + rows > self._admission.room:
+            reason = ", which takes too long; slow down, or add replicas"
+        elif timeout_s is not None and (needs_s := self._finish_s(ahead, rows, signature)) > timeout_s:
+            reason = (
+                f", so this one would take about {needs_s * 1e3:.0f} ms, and its timeout is {timeout_s * 1e3:.0f} ms; "
+                "allow more time, slow down, or add replicas"
             )
+        else:
+            return
+        waiting = f"{self.queued_requests} requests with {self.queued_rows} rows are waiting already"
+        raise Overloaded(waiting + reason, self._retry_s(signature))
 
     def _finish_s(self, ahead: int, rows: int, signature: Hashable) -> float:
         """When the last of ``rows`` rows should be answered, with ``ahead`` rows waiting before it."""
@@ -251,16 +253,18 @@ class Scheduler:
         )
 
     def _wait_s(self, rows: int, signature: Hashable) -> float:
-        if self._admission.curve.cost is not None:
+        if not rows:
+            return 0.0
+        if self._admission.curve.expect(1) < math.inf:
             return self._admission.wait_s(rows)
         calls = math.ceil(rows / self._settings.max_batch) / self._settings.slots
         return calls * self._call_s(self._settings.max_batch, signature)
 
     def _call_s(self, rows: int, signature: Hashable) -> float:
         """By the clock where that is known, which it is once a batch ran on a thread; else by the thread's own time."""
-        if self._admission.curve.cost is not None:
-            return self._admission.call_s(rows)
-        us = self._curve(signature).expect(rows) if self._length is None else math.inf
+        us = self._admission.curve.expect(rows)
+        if us == math.inf and self._length is None:
+            us = self._curve(signature).expect(rows)
         return us / 1e6 if us < math.inf else 0.0
 
     def _retry_s(self, signature: Hashable) -> float:
@@ -352,7 +356,7 @@ class Scheduler:
                 break
             if job.deadline is not None and (due is None or job.deadline < due):
                 due = job.deadline
-            if due is not None and pieces and self._too_late(due, rows, take, signature):
+            if due is not None and pieces and self._too_late(due - self._clock(), rows, take, signature):
                 break
             pieces.append(Piece(job, job.taken, take, take == job.rows))
             job.taken += take
@@ -370,10 +374,9 @@ class Scheduler:
             del self._queues[signature]
         return pieces
 
-    def _too_late(self, due: float, rows: int, more: int, signature: Hashable) -> bool:
+    def _too_late(self, left_s: float, rows: int, more: int, signature: Hashable) -> bool:
         """Whether ``more`` rows would let a batch miss a deadline that it keeps without them."""
-        left = due - self._clock()
-        return self._call_s(rows, signature) <= left < self._call_s(rows + more, signature)
+        return self._call_s(rows + more, signature) > left_s >= self._call_s(rows, signature)
 
     def _alike(self, pieces: list[Piece], queue: Line, length: Length, signature: Hashable) -> list[Piece]:
         """Those that should run with the first one; the others go back to the front of their line."""
