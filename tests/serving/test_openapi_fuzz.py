@@ -1,7 +1,7 @@
 """The REST API does what its OpenAPI description says, whatever is sent: schemathesis, all checks on.
 
 ``FAIRWAY_FUZZ_EXAMPLES`` sets how many requests are made up per operation and kind of test (5); ``FAIRWAY_FUZZ_SECONDS``
-when each ends at the latest (6).
+when each test ends at the latest (6); ``FAIRWAY_FUZZ_SEED`` what is made up (7).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fairway.serving.settings import ServeSettings
 schemathesis = pytest.importorskip("schemathesis")
 
 EXAMPLES = int(os.environ.get("FAIRWAY_FUZZ_EXAMPLES", "5"))
+SEED = int(os.environ.get("FAIRWAY_FUZZ_SEED", "7"))
 SECONDS = int(os.environ.get("FAIRWAY_FUZZ_SECONDS", "6"))
 
 # What a schema cannot say: that values are as many as a shape wants, that a string is JSON, that a region's object exists.
@@ -47,7 +48,7 @@ def configuration(model: str | None, folder: Path) -> Any:
     ]
     return SchemathesisConfig.from_dict(
         {
-            "seed": 7,
+            "seed": SEED,
             "max-time": SECONDS,
             "generation": {"max-examples": EXAMPLES, "database": "none"},
             "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "504"]}},

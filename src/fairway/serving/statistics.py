@@ -34,13 +34,17 @@ class InferStatistics(msgspec.Struct):
         Requests that were accepted and got an error.
     inferred_rows : int
         Of successful engine calls.
-    queue_s, input_s, infer_s, output_s : float
-        Over successful requests: waiting, being joined with others, in the engine, being cut apart again. Each request is
-        charged all of the call that it was part of.
+    call_s : float
+        From the start of the call that answered a request to its answer, over successful requests; what is left of
+        ``success_s`` is waiting.
+    earlier_s : float
+        In the engine before that call, for requests that were cut.
+    input_s, infer_s, output_s : float
+        Being joined with others, in the engine, being cut apart again: each request is charged all of its call.
     batches : dict of int to BatchSize
-        By rows per engine call; beyond 256 different sizes, the next power of two.
-    last : float
-        When the last engine call ended, in seconds since 1970.
+        By rows per successful engine call; beyond 256 different sizes, the next power of two.
+    ended : float
+        When the last engine call ended, on :func:`time.perf_counter`.
     """
 
     success: int = 0
@@ -48,38 +52,51 @@ class InferStatistics(msgspec.Struct):
     fail: int = 0
     fail_s: float = 0.0
     inferred_rows: int = 0
-    executions: int = 0
-    queue_s: float = 0.0
+    call_s: float = 0.0
+    earlier_s: float = 0.0
     input_s: float = 0.0
     infer_s: float = 0.0
     output_s: float = 0.0
-    last: float = 0.0
     batches: dict[int, BatchSize] = {}
+    ended: float = 0.0
+    _last_ms: int = 0
+    _told: float = 0.0
 
     def add(self, batch: Batch, latency_s: float) -> None:
         """Count one engine call; ``latency_s`` is the sum over the requests that it completed."""
-        self.last = time.time()
-        requests = len(batch.latencies_s)
         run = batch.run
+        requests = len(batch.latencies_s)
+        self.ended = ended = batch.ended
         if batch.failures:
             self.fail += requests
             self.fail_s += latency_s
         else:
             self.success += requests
             self.success_s += latency_s
-            # a request's wait ends where its call starts; one that was cut was in the engine before its last call
-            self.queue_s += latency_s - requests * (batch.ended - run.started) - batch.earlier_s
-            self.input_s += requests * run.input_s
-            self.infer_s += requests * run.infer_s + batch.earlier_s
-            self.output_s += requests * run.output_s
+            self.call_s += requests * (ended - run.started)
+            self.infer_s += requests * run.infer_s
+            if run.input_s:
+                self.input_s += requests * run.input_s
+                self.output_s += requests * run.output_s
+            if batch.earlier_s:
+                self.earlier_s += batch.earlier_s
         if run.outputs is not None:
-            self.executions += 1
-            self.inferred_rows += batch.rows
-            size = self.batches.get(batch.rows) or self._size(batch.rows)
+            rows = batch.rows
+            self.inferred_rows += rows
+            size = self.batches.get(rows) or self._size(rows)
             size.count += 1
-            size.input_s += run.input_s
             size.infer_s += run.infer_s
-            size.output_s += run.output_s
+            if run.input_s:
+                size.input_s += run.input_s
+                size.output_s += run.output_s
+
+    @property
+    def last_ms(self) -> int:
+        """When the last engine call ended, in milliseconds since 1970: told once for each, so that it does not waver."""
+        if self._told != self.ended:
+            self._told = self.ended
+            self._last_ms = int((time.time() - (time.perf_counter() - self.ended)) * 1e3)
+        return self._last_ms
 
     def failed(self, waited_s: float) -> None:
         """Count a request that was accepted and never ran."""
@@ -98,15 +115,15 @@ def statistics_of(stats: VersionStats) -> dict[str, Any]:
     return {
         "name": stats.model,
         "version": stats.version,
-        "last_inference": int(own.last * 1e3),
+        "last_inference": own.last_ms,
         "inference_count": own.inferred_rows,
-        "execution_count": own.executions,
+        "execution_count": sum(size.count for size in own.batches.values()),
         "inference_stats": {
             "success": _duration(own.success + stats.cache_hits, own.success_s + stats.cache_hit_ns / 1e9),
             "fail": _duration(own.fail, own.fail_s),
-            "queue": _duration(own.success, own.queue_s),
+            "queue": _duration(own.success, own.success_s - own.call_s - own.earlier_s),
             "compute_input": _duration(own.success, own.input_s),
-            "compute_infer": _duration(own.success, own.infer_s),
+            "compute_infer": _duration(own.success, own.infer_s + own.earlier_s),
             "compute_output": _duration(own.success, own.output_s),
             "cache_hit": {"count": stats.cache_hits, "ns": stats.cache_hit_ns},
             "cache_miss": {"count": stats.cache_misses, "ns": stats.cache_miss_ns},
