@@ -334,7 +334,7 @@ def test_answers_are_compressed_as_the_caller_prefers(http: httpx.Client, accept
 
 def test_small_answers_and_errors_are_not_compressed(http: httpx.Client) -> None:
     gzipped = {"accept-encoding": "gzip"}
-    response = http.post("/v2/models/echo_fp32/infer", headers=gzipped, **{"content": b"{}"})
+    response = http.post("/v2/models/echo_fp32/infer", headers=gzipped, content=b"{}")
     assert "content-encoding" not in response.headers
     data = {"name": "fp32", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     response = http.post("/v2/models/echo_fp32/infer", json={"inputs": [data]}, headers=gzipped)

@@ -66,10 +66,9 @@ def decode_request(
     entries = message.get("inputs")
     if type(entries) is not list or not entries:
         raise InvalidRequest("'inputs' is missing: send a list of tensors, each with name, shape, datatype and data")
-    literals = b"true" in body or b"false" in body
     inputs: dict[str, Tensor] = {}
     for entry in entries:
-        name, tensor = _input(entry, literals, elsewhere)
+        name, tensor = _input(entry, body, elsewhere)
         if name in inputs:
             raise InvalidRequest(f"input {name!r} is given twice; send each input once")
         inputs[name] = tensor
@@ -184,8 +183,7 @@ def _said(value: Any) -> str:
     return {"list": "a list", "str": "a string", "NoneType": "null"}.get(type(value).__name__, f"{value!r}")
 
 
-def _input(entry: Any, literals: bool, elsewhere: Elsewhere) -> tuple[str, Tensor]:
-    """``literals``: whether the body holds ``true`` or ``false`` anywhere."""
+def _input(entry: Any, body: bytes | bytearray, elsewhere: Elsewhere) -> tuple[str, Tensor]:
     entry = _object(entry, "an input")
     name = entry.get("name")
     if type(name) is not str or not name:
@@ -200,6 +198,7 @@ def _input(entry: Any, literals: bool, elsewhere: Elsewhere) -> tuple[str, Tenso
     data = entry["data"]
     if type(data) is np.ndarray:  # of this datatype already
         return name, data.reshape(shape)
+    literals = b"true" in body or b"false" in body
     floats = None if literals else _floats(data, declared, shape)
     return name, _array(name, data, datatype, shape) if floats is None else floats
 
