@@ -84,6 +84,25 @@ def test_resets_of_calls_that_had_their_time_are_no_flood() -> None:
         assert p.service.cancelled == 100
 
 
+def test_a_ping_for_each_answer_is_no_flood() -> None:
+    """Clients that measure the line do so (grpc-go)."""
+    with peer(limits=NEVER) as p:
+        for n in range(100):
+            p.send(p.call(2 * n + 1))
+            p.send(PingFrame(0, b"12345678"), WindowUpdateFrame(0, 10))
+            assert not p.transport.closed
+
+
+def test_window_updates_that_make_the_server_send_crumbs_are_a_flood() -> None:
+    with peer(limits=NEVER) as p:
+        p.send(SettingsFrame(0, {4: 0}), p.call(1, b"1000", b"/test/Size"))
+        frames = []
+        for _ in range(30):
+            frames += p.send(WindowUpdateFrame(1, 1))
+        assert goaway_code(frames) == CALM
+        assert len(p.bodies[1]) == 20
+
+
 def test_a_bucket_fills_again_and_never_above_its_size() -> None:
     bucket = Bucket(3, 2)
     assert [bucket.take(0) for _ in range(4)] == [True, True, True, False]

@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
         self._idle_since = self.now
         self._partial_since: float | None = self.now
         self._pinged_at: float | None = None
+        self._answers_at_ping = 0
+        self._answers_at_update = 0
         self._final_at = 0.0
         self._stuck: tuple[int, float] | None = None
         self.peer = ""
@@ -348,7 +350,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(frames.PROTOCOL_ERROR, "PING of a stream")
         if stop - start != 8:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "PING has 8 bytes")
-        self._control()
+        self._measure()
         payload = data[start:stop]
         if not flags & frames.ACK:
             self.outbox.put(frames.frame(frames.PING, frames.ACK, 0, payload))
@@ -368,8 +370,8 @@ class Connection(asyncio.Protocol):
         if stop - start != 4:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
         increment = frames.U32.unpack_from(data, start)[0] & 0x7FFFFFFF
-        if increment < 256 and not self._dribbles.take(self.now):
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many small window updates")
+        if increment < 256:
+            self._dribble()
         stream = None
         if number:
             stream = self.streams.get(number)
@@ -408,6 +410,18 @@ class Connection(asyncio.Protocol):
         """A frame that carries no call onward."""
         if not self._controls.take(self.now):
             raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
+
+    def _measure(self) -> None:
+        """A PING. Clients that measure the line send one for each piece of an answer: those cost nothing, if they read."""
+        before, self._answers_at_ping = self._answers_at_ping, self.outbox.answers
+        if self.outbox.slow or before == self.outbox.answers:
+            self._control()
+
+    def _dribble(self) -> None:
+        """A small window update: one for each small answer is honest, many for nothing make the server send crumbs."""
+        before, self._answers_at_update = self._answers_at_update, self.outbox.answers
+        if (self.outbox.slow or before == self.outbox.answers) and not self._dribbles.take(self.now):
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many small window updates")
 
     def _take_reset(self, stream: Stream | None) -> None:
         if (stream is None or self.now - stream.began < _OLD_S) and not self._resets.take(self.now):

@@ -40,6 +40,8 @@ class Outbox:
         Whether answers have to queue: the socket is full, others wait, or a new client is owed a table update.
     unsent : int
         Bytes that wait for a window or the socket.
+    answers : int
+        Frames of DATA sent so far.
     progress : int
         Bytes handed to the socket so far.
     """
@@ -55,6 +57,7 @@ class Outbox:
         "_scheduled",
         "_transport",
         "_waiting",
+        "answers",
         "progress",
         "slow",
         "stream_window",
@@ -77,6 +80,7 @@ class Outbox:
         self.window = _DEFAULT_WINDOW
         self.stream_window = _DEFAULT_WINDOW
         self.unsent = 0
+        self.answers = 0
         self.progress = 0
 
     # -- answers
@@ -87,6 +91,7 @@ class Outbox:
         data = size + framing.PREFIX_BYTES
         if not self.slow and data <= stream.window and data <= self.window and data <= self._frame_bytes:
             self.window -= data
+            self.answers += 1
             self._parts += (framing.reply_head(stream.id, size), message, framing.reply_end(stream.id))
             self._held_bytes += data
             if not self._scheduled:
@@ -183,7 +188,8 @@ class Outbox:
             parts, self._parts = self._parts, []
             self.progress += self._held_bytes
             self._held_bytes = 0
-            self._transport.write(b"".join(parts))
+            if not self._transport.is_closing():
+                self._transport.write(b"".join(parts))
 
     def pause(self) -> None:
         """The socket is full."""
@@ -256,6 +262,7 @@ class Outbox:
         if size:
             stream.window -= size
             self.window -= size
+            self.answers += 1
             self.unsent -= size
             self.put(b"".join((framing.data_head(stream.id, size), *pieces)))
         if not unsent:
