@@ -1,4 +1,4 @@
-"""A running server's gRPC side, on either carrier."""
+"""A running server's gRPC side: its own, and the same handlers carried by grpcio."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fairway.serving.app import RunningServer
-from fairway.serving.management import Management
-from fairway.serving.settings import ServeSettings
-from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.transports.grpc.service import GrpcService
 from tests.serving import grpc_host
 
@@ -25,33 +22,17 @@ class GrpcServer(NamedTuple):
 
 
 @contextmanager
-def carried(running: RunningServer, settings: ServeSettings, carrier: str) -> Iterator[GrpcServer]:
-    """The gRPC methods of ``running``, with management and shared memory on, carried by one of :data:`CARRIERS`."""
-    loop = running._loop
+def carried(running: RunningServer, carrier: str = "http2") -> Iterator[GrpcServer]:
+    """The gRPC methods of ``running``, which has a ``grpc_port``, carried by one of :data:`CARRIERS`."""
+    if carrier == "http2":
+        yield GrpcServer(f"127.0.0.1:{running.grpc_port}", running)
+        return
 
     def on_loop(work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, running._loop).result(30)
 
-    memory = SharedMemory(settings.max_body_bytes) if settings.shared_memory else None
-    management = Management(running.core.models, running.core.telemetry, settings, memory)
-    methods = GrpcService(running.core, management, memory).methods
-    if carrier == "grpc.aio":
-        server, port = on_loop(grpc_host.start(methods))
-        yield GrpcServer(f"127.0.0.1:{port}", running)
-        on_loop(server.stop(0))
-    else:
-        from fairway.serving.transports.http2.server import make_http2
-
-        async def start() -> Any:
-            made = make_http2(methods, settings)
-            return made, await loop.create_server(made, "127.0.0.1", 0)
-
-        async def stop() -> None:
-            accepting.close()
-            await http2.drain(0.2)
-            http2.close()
-
-        http2, accepting = on_loop(start())
-        yield GrpcServer(f"127.0.0.1:{accepting.sockets[0].getsockname()[1]}", running)
-        on_loop(stop())
-    management.close()
+    service = running._service
+    methods = GrpcService(service.core, service.management, service.memory).methods
+    server, port = on_loop(grpc_host.start(methods))
+    yield GrpcServer(f"127.0.0.1:{port}", running)
+    on_loop(server.stop(0))

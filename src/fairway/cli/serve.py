@@ -20,6 +20,10 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port; 0 for any free one; [serve] port.", show_default=False)
     ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(help="Port for gRPC, off if none is set; [serve] grpc_port.", show_default=False),
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option(help="Processes that answer, or 'auto'; [serve] workers.", show_default=False),
@@ -27,7 +31,7 @@ def serve(
     project: ProjectPath = None,
     json: Json = False,
 ) -> None:
-    """Answer over REST (V2 inference protocol), follow the registry, and note what is seen for `observe`.
+    """Answer over REST and gRPC (V2 inference protocol), follow the registry, and note what is seen for `observe`.
 
     Logs go to stderr, one JSON document per line. SIGTERM drains and stops; with workers, SIGHUP replaces them one by one.
     """
@@ -42,6 +46,7 @@ def serve(
         project=fairway.Project.find(project),
         host=host,
         port=port,
+        grpc_port=grpc_port,
         workers=int(workers) if workers is not None and workers.isdecimal() else workers,
         started=lambda url: emit(f"serving on {url}; API: {url}/docs", {"url": url}, json=json, line=True),
     )

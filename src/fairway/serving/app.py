@@ -25,6 +25,7 @@ from fairway.core.errors import InvalidConfig
 from fairway.core.events import EventSink
 from fairway.serving.follow import FollowedRegistry, Follower
 from fairway.serving.footprint import settle
+from fairway.serving.grpc_side import GrpcSide
 from fairway.serving.inference import InferenceCore
 from fairway.serving.listening import BACKLOG, bind, reachable
 from fairway.serving.management import Management
@@ -85,14 +86,22 @@ class Service:
         self._socket = bind(settings.host, settings.port) if sockets is None else sockets["rest"]
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{reachable(settings.host)}:{self.port}"
+        self._grpc: GrpcSide | None = None
         try:
+            if settings.grpc_port is not None:
+                listener = bind(settings.host, settings.grpc_port) if sockets is None else sockets["grpc"]
+                self._grpc = GrpcSide(
+                    listener, self.core, self.management, settings, self.memory, stopping=lambda: self.stopping
+                )
             self._follower = (
                 Follower(registry, self.models, refs, settings=settings, url=self.url, cache_dir=cache_dir)
                 if registry
                 else None
             )
-        except BaseException:  # a wrong reference
+        except BaseException:  # a port taken, or a wrong reference
             self._socket.close()
+            if self._grpc is not None:
+                self._grpc.deaf()
             raise
         self.ready = False
         self.stopping = False
@@ -120,8 +129,8 @@ class Service:
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         if early:
-            await server.startup(sockets=[self._socket])
-        ticking = asyncio.create_task(_tick(server, min(1.0, self._settings.read_timeout_s / 4)))
+            await self._listen(server)
+        ticking = asyncio.create_task(_tick(server, self._grpc, min(1.0, self._settings.read_timeout_s / 4)))
         following: asyncio.Task[None] | None = None
         try:
             await self._load()
@@ -131,10 +140,10 @@ class Service:
             if gate is not None and not await gate():
                 return
             if not early:
-                await server.startup(sockets=[self._socket])
+                await self._listen(server)
             self.ready = True
             what = "worker_ready" if self.worker else "server_ready"
-            log.info(what, extra={"url": self.url, "models": self.models.names()})
+            log.info(what, extra={"url": self.url, "grpc_port": self.grpc_port, "models": self.models.names()})
             started()
             delay_s = await self._stop
             await self._drain(server, delay_s)
@@ -147,6 +156,8 @@ class Service:
                         await task
             if server.started and server.servers[0].is_serving():
                 await server.shutdown(sockets=[self._socket])
+            if self._grpc is not None:
+                await self._grpc.drain(0)
             if self._follower is not None:
                 await self._follower.close()
             if self.drained is not None:
@@ -172,7 +183,15 @@ class Service:
         make = partial(self._protocol_class, config=server.config, server_state=server.server_state, app_state={})
         accepting = await asyncio.get_running_loop().create_server(make, sock=listeners["rest"], backlog=BACKLOG)
         server.servers.append(accepting)
-        return accepting.close
+        if self._grpc is None:
+            return accepting.close
+        also = await self._grpc.accept(listeners["grpc"])
+
+        def close() -> None:
+            accepting.close()
+            also()
+
+        return close
 
     async def retire(self, delay_s: float) -> None:
         """Stop, another process having taken over the socket: whoever is connected has ``delay_s`` to come to an end."""
@@ -182,10 +201,29 @@ class Service:
         if server.started:
             for accepting in server.servers:
                 accepting.close()
+        if self._grpc is not None:
+            self._grpc.deaf()
         ends = time.monotonic() + delay_s
-        while server.server_state.connections and time.monotonic() < ends and not self._hurry.is_set():
+        while self._connections and time.monotonic() < ends and not self._hurry.is_set():
             await asyncio.sleep(0.02)
         self.stop(0.0)
+
+    @property
+    def grpc_port(self) -> int | None:
+        """The port that gRPC listens on, ``None`` if it is off."""
+        return None if self._grpc is None else self._grpc.port
+
+    @property
+    def _connections(self) -> int:
+        """How many are open."""
+        assert self._server is not None
+        return len(self._server.server_state.connections) + (self._grpc.connections if self._grpc is not None else 0)
+
+    async def _listen(self, server: uvicorn.Server) -> None:
+        """Accept connections."""
+        await server.startup(sockets=[self._socket])
+        if self._grpc is not None:
+            await self._grpc.start()
 
     async def _load(self) -> None:
         """What this server was started with."""
@@ -208,7 +246,10 @@ class Service:
             await asyncio.wait_for(self._hurry.wait(), delay_s)
         left = max(0.1, self._settings.grace_s - (time.monotonic() - began))
         server.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
-        await server.shutdown(sockets=[self._socket])
+        async with asyncio.TaskGroup() as ending:
+            ending.create_task(server.shutdown(sockets=[self._socket]))
+            if self._grpc is not None:
+                ending.create_task(self._grpc.drain(left))
 
     def _config(self) -> uvicorn.Config:
         return uvicorn.Config(
@@ -264,6 +305,11 @@ class RunningServer:
     def port(self) -> int:
         """The port it listens on."""
         return self._service.port
+
+    @property
+    def grpc_port(self) -> int | None:
+        """The port that gRPC listens on, ``None`` if it is off."""
+        return self._service.grpc_port
 
     @property
     def core(self) -> InferenceCore:
@@ -406,11 +452,13 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def _tick(server: uvicorn.Server, every_s: float) -> None:
+async def _tick(server: uvicorn.Server, grpc: GrpcSide | None, every_s: float) -> None:
     """The Date header, and clients that hold things up."""
     loop = asyncio.get_running_loop()
     while True:
         await server.on_tick(0)
         for connection in list(server.server_state.connections):
             connection.check(loop.time())  # type: ignore[union-attr]
+        if grpc is not None:
+            grpc.check(loop.time())
         await asyncio.sleep(every_s)

@@ -40,6 +40,9 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     ----------
     host, port
         Where to listen; port 0 lets the kernel pick one.
+    grpc_port : int, optional
+        Where to answer over gRPC as well, on the same host: 8001 is what clients expect, and port 0 lets the kernel pick one.
+        Not set, gRPC is off.
     max_body_bytes : int
         Larger request bodies are refused (413), before and after decompression.
     max_header_bytes : int
@@ -101,6 +104,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    grpc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
     max_header_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 2**10
     max_queue_requests: Annotated[int, msgspec.Meta(ge=1)] = 2048

@@ -24,6 +24,7 @@ from fairway.core.errors import FairwayError, WorkerFailed
 from fairway.serving import channel, workers
 from fairway.serving.channel import Start
 from fairway.serving.listening import BACKLOG, bind_shared, reachable
+from fairway.serving.logs import QueuedLines
 from fairway.serving.processes import Process
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_metrics import Counts, Ledger
@@ -93,8 +94,11 @@ class Supervisor:
         self._started: Callable[[str], None] | None = started
         self._cores = workers.cores()
         self._count = workers.wanted(settings.workers, settings.threads, self._cores)
-        listeners = bind_shared(settings.host, settings.port, self._count or self._cores)
+        slots = self._count or self._cores
+        listeners = bind_shared(settings.host, settings.port, slots)
         self._sockets: dict[str, list[socket.socket]] = {"rest": listeners}
+        if settings.grpc_port is not None:
+            self._sockets["grpc"] = bind_shared(settings.host, settings.grpc_port, slots)
         self._url = f"http://{reachable(settings.host)}:{listeners[0].getsockname()[1]}"
         self._slots: list[Slot] = []
         self._processes: dict[int, Process] = {}
@@ -120,6 +124,7 @@ class Supervisor:
             What kept the workers from becoming ready.
         """
         with self._signals():
+            _share_log(self._lock)
             try:
                 for number in range(self._count or 1):
                     self._add_slot(number)
@@ -128,10 +133,10 @@ class Supervisor:
             finally:
                 for process in self._processes.values():
                     process.kill()
-                for listener in self._sockets["rest"]:
-                    listener.close()
+                for shared in self._sockets.values():
+                    for listener in shared:
+                        listener.close()
                 self._selector.close()
-                os.close(self._lock)
                 os.close(self._stderr)
         if self._failure is not None:
             raise self._failure
@@ -464,11 +469,16 @@ def _stderr() -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
+def _share_log(lock: int) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, QueuedLines):
+            handler.share(lock)  # which stays open, for lines that are written as this process ends
+
+
 def _relay(text: str) -> None:
     for handler in logging.getLogger().handlers:
-        line = getattr(handler, "line", None)
-        if line is not None:
-            line(text)
+        if isinstance(handler, QueuedLines):
+            handler.line(text)
             return
     print(text, file=sys.stderr)  # noqa: T201
 
