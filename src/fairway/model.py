@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from msgspec import structs
+
 from fairway.bundle.format import Bundle
 from fairway.core.manifest import Manifest
 from fairway.core.tensors import Tensors, TensorSpec
@@ -18,6 +20,8 @@ class Model:
     ----------
     bundle : Bundle
         Verified by whoever read it.
+    threads : int, optional
+        Threads of one engine call (0: every core), instead of what the bundle says.
 
     Attributes
     ----------
@@ -27,12 +31,13 @@ class Model:
         The same with processing skipped.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.manifest: Manifest = bundle.manifest
         _check_files(bundle)
         self._pre = tuple(load_step(step, bundle.path) for step in self.manifest.processing.pre)
         self._post = tuple(load_step(step, bundle.path) for step in self.manifest.processing.post)
-        self._engine = load_engine(self.manifest.engine, bundle.path)
+        spec = self.manifest.engine
+        self._engine = load_engine(spec if threads is None else structs.replace(spec, threads=threads), bundle.path)
         self.inputs: tuple[TensorSpec, ...] = self.manifest.inputs
         self.outputs: tuple[TensorSpec, ...] = self.manifest.outputs
         self.raw_inputs = self._engine.inputs

@@ -211,6 +211,13 @@ def test_a_stuck_worker_is_killed_and_replaced(bundles: tuple[Bundle, ...], tmp_
         assert httpx.post(running.url + INFER, json=request_of()).status_code == 200
 
 
+def statistics(running: Server) -> tuple[int, int, dict[str, int]]:
+    """Rows, successes, and engine calls by their rows, as the protocol tells them."""
+    (found,) = httpx.get(running.url + "/v2/models/linear/stats").json()["model_stats"]
+    sizes = {str(batch["batch_size"]): batch["compute_infer"]["count"] for batch in found["batch_stats"]}
+    return found["inference_count"], found["inference_stats"]["success"]["count"], sizes
+
+
 def test_metrics_are_of_all_workers_and_survive_a_kill(two: Server) -> None:
     for _ in range(30):  # each on a connection of its own, so that both workers get some
         assert httpx.post(two.url + INFER, json=request_of(2)).status_code == 200
@@ -218,9 +225,11 @@ def test_metrics_are_of_all_workers_and_survive_a_kill(two: Server) -> None:
     assert two.count("fairway_infer_rows_total") == 60
     assert two.count("fairway_batch_rows_count") == 30
     assert two.count("fairway_ready") == two.count("fairway_model_ready") == 1
+    assert statistics(two) == (60, 30, {"2": 30})
     os.kill(two.workers()[1], signal.SIGKILL)
     until(lambda: two.events("worker_died"), "word of its death")
     assert two.count() == 30
+    assert statistics(two) == (60, 30, {"2": 30})
     until(lambda: two.serving() == 3, "new worker")
     httpx.post(two.url + INFER, json=request_of(2))
     assert {two.count() for _ in range(8)} == {31}

@@ -38,9 +38,15 @@ class Loader:
 
     Verifying runs at a lower priority than answering, and so do loading and warming up where the engine uses no threads of
     its own: those inherit the priority, and would keep it for good.
+
+    Parameters
+    ----------
+    threads : callable
+        Threads of one engine call here, given what the bundle says (0: every core).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Callable[[int], int] = lambda bundled: bundled) -> None:
+        self._threads = threads
         self._gentle = ThreadPoolExecutor(1, thread_name_prefix="fairway-load", initializer=_be_nice)
         self._plain = ThreadPoolExecutor(1, thread_name_prefix="fairway-warm")
         self._one = asyncio.Lock()
@@ -84,7 +90,7 @@ class Loader:
     ) -> Loaded:
         expected = size_bytes or self._sizes.get(bundle.digest, bundle.size_bytes)
         await make_room(expected)
-        single = bundle.manifest.engine.threads == 1
+        single = self._threads(bundle.manifest.engine.threads) == 1
         model, warmed, grown = await self._run(self._gentle if single else self._plain, lambda: self._build(bundle))
         measured = max(grown, bundle.size_bytes)
         self._sizes[bundle.digest] = measured
@@ -104,7 +110,7 @@ class Loader:
             raise ModelNotReady("the server is stopping; send the request again, elsewhere")
         before = resident_bytes()
         try:
-            model = Model(bundle)
+            model = Model(bundle, threads=self._threads(bundle.manifest.engine.threads))
         except FairwayError:
             raise
         except Exception as error:

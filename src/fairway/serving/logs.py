@@ -107,6 +107,10 @@ class QueuedLines(logging.Handler):
         except Exception:  # noqa: BLE001 (as logging's own handlers do)
             self.handleError(record)
 
+    def share(self, lock: int | None) -> None:
+        """From now on, or no longer: other processes write too, and lock this descriptor while they do."""
+        self._lock = lock
+
     def line(self, text: str) -> None:
         """Queue a line that is formatted already."""
         if self._lines.qsize() < self._limit:
@@ -145,14 +149,15 @@ class QueuedLines(logging.Handler):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """No other process writes; the kernel gives the lock back if this one is killed."""
-        if self._lock is None:
+        lock = self._lock
+        if lock is None:
             yield
             return
-        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        fcntl.lockf(lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+            fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
 _LINES_PER_WRITE = 1000

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ import msgspec
 from fairway.core.errors import InvalidBundle, InvalidRequest, NotEnabled
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.model_config import PLATFORMS, config_of, metadata_of
-from fairway.serving.models import Models, ServedVersion, State
+from fairway.serving.models import ColdModel, Models, ServedVersion, State
 from fairway.serving.settings import ServeSettings
+from fairway.serving.shared_statistics import joined
 from fairway.serving.statistics import statistics_of
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.tracing import TraceSettings
@@ -84,8 +86,10 @@ class Management:
         return {"name": "fairway", "version": self._version, "extensions": extensions}
 
     def model_ready(self, name: str, version: str | None) -> bool:
-        """Whether a model can answer. Raises :class:`ModelNotFound` or :class:`ModelNotReady` where it says why not."""
-        return bool(self._served(name, version))
+        """Whether a model can answer, be it after loading it again. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
+        with contextlib.suppress(ColdModel):
+            self._served(name, version)
+        return True
 
     def model_metadata(self, name: str, version: str | None) -> dict[str, Any]:
         """What a model takes and gives. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
@@ -95,12 +99,18 @@ class Management:
         """How a model is run, as the ``ModelConfig`` of Triton. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
         return config_of(self._served(name, version), self._models.versions(name), self._settings)
 
+    async def joined_statistics(self, name: str = "", version: str | None = None) -> dict[str, Any]:
+        """:meth:`statistics`, of all workers where there are several."""
+        own = self.statistics(name, version)
+        gather = self._telemetry.gather
+        return own if gather is None else joined(own, await gather())
+
     def statistics(self, name: str = "", version: str | None = None) -> dict[str, Any]:
         """``model_stats``: of one version, of a model's, or (``""``) of all. Raises :class:`ModelNotFound` if it is unknown."""
         if name and version:
             found = [self._served(name, version)]
         else:
-            if name:
+            if name and name not in self._models.names():
                 self._served(name, None)
             found = [served for served in self._models.live() if name in ("", served.name)]
         return {"model_stats": [statistics_of(served.stats) for served in found]}

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from fairway.core.errors import FairwayError, InvalidRequest, ModelNotFound, ModelNotReady
+from fairway.core.errors import FairwayError, InferenceFailed, InvalidRequest, ModelNotFound, ModelNotReady
 from fairway.core.events import EventSink
 from fairway.core.tensors import Tensors
 from fairway.model import Model
@@ -32,6 +32,7 @@ from fairway.serving.sharing import SharingScheduler
 from fairway.serving.telemetry import Telemetry, VersionStats
 from fairway.serving.validation import Signature
 from fairway.serving.warmup import Warmed
+from fairway.serving.workers import threads_here
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,15 @@ class ServedVersion:
 
     def _infer(self, feed: Tensors, raw: bool) -> Tensors:
         self._use()
-        return self.model.infer(feed, raw=raw)
+        answer = self.model.infer(feed, raw=raw)
+        if self.signature.batching:  # an engine that breaks its word fails; nobody gets another's rows, or none
+            rows = (len(next(iter(feed.values()))),)
+            for array in answer.values():
+                if array.shape[:1] != rows:
+                    raise InferenceFailed(f"the engine gave an output of shape {list(array.shape)} for {rows[0]} rows")
+        if len(answer) != len(self.model.raw_outputs if raw else self.model.outputs):
+            raise InferenceFailed(f"the engine gave {len(answer)} outputs, not all that the manifest declares")
+        return answer
 
 
 class ColdModel(ModelNotReady):
@@ -203,7 +212,7 @@ class Models:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._retiring: dict[asyncio.Task[None], ServedVersion] = {}
-        self._loader = Loader()
+        self._loader = Loader(lambda bundled: threads_here(bundled, settings))
 
     # -- answering
 

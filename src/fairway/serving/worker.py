@@ -20,6 +20,8 @@ from fairway.serving.app import Service
 from fairway.serving.channel import Lines, Start
 from fairway.serving.footprint import settle
 from fairway.serving.shared_metrics import Counts, counts_of
+from fairway.serving.shared_statistics import counts_of_version
+from fairway.serving.statistics import statistics_of
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +210,12 @@ class Worker(asyncio.Protocol):
 
     def _counts(self) -> Counts:
         service = self._service
-        return {} if service is None else counts_of(service.registry.collect())
+        if service is None:
+            return {}
+        counts = counts_of(service.registry.collect())
+        for stats in service.telemetry.versions.values():
+            counts |= counts_of_version(statistics_of(stats))
+        return counts
 
     async def _hang_up(self) -> None:
         """Let what was said arrive."""

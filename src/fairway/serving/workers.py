@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from fairway.serving.settings import ServeSettings
+
 CRASHES = 3
 """A server whose worker has died so often, without any having ever been ready, gives up."""
 
@@ -55,6 +57,12 @@ def engine_threads(bundled: int, *, setting: int | None, workers: int, cores: in
     if workers <= 1:
         return bundled
     return max(1, min(bundled or cores, cores // workers))
+
+
+def threads_here(bundled: int, settings: ServeSettings) -> int:
+    """Threads of one engine call in a process with these settings. ``bundled``: what the bundle says."""
+    workers = 1 if settings.workers == "auto" else settings.workers  # the first of as many as its threads will allow
+    return engine_threads(bundled, setting=settings.threads, workers=workers, cores=cores())
 
 
 def automatic(threads: int, cores: int) -> int:

@@ -146,7 +146,8 @@ class ManagementRoutes:
     async def statistics(self, request: Request) -> Response:
         """Counts and times of one version, of a model's, or of all."""
         model = request.path_params.get("model", "")
-        return to_json(self._management.statistics(model, normal_version(request.path_params.get("version"))))
+        version = normal_version(request.path_params.get("version"))
+        return to_json(await self._management.joined_statistics(model, version))
 
     async def index(self, request: Request) -> Response:
         """Every version and its state; only those ready if the body says ``{"ready": true}``."""

@@ -86,7 +86,7 @@ class _Managed:
             "ServerMetadata": lambda _: manage.server_metadata(),
             "ModelMetadata": lambda asked: manage.model_metadata(asked.name, _version(asked)),
             "ModelConfig": lambda asked: {"config": manage.model_config(asked.name, _version(asked))},
-            "ModelStatistics": lambda asked: manage.statistics(asked.name, _version(asked)),
+            "ModelStatistics": lambda asked: manage.joined_statistics(asked.name, _version(asked)),
             "RepositoryIndex": lambda asked: {"models": manage.index(asked.ready)},
             "RepositoryModelLoad": lambda asked: manage.load(asked.model_name, _chosen(asked.parameters)),
             "RepositoryModelUnload": lambda asked: manage.unload(
