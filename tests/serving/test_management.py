@@ -22,7 +22,9 @@ from tritonclient.utils import InferenceServerException
 from fairway.bundle.format import Bundle
 from fairway.core.errors import InvalidRequest, NotEnabled, RequestTooLarge
 from fairway.core.tensors import Datatype
+from fairway.serving import logs
 from fairway.serving.app import RunningServer, serve
+from fairway.serving.log_settings import LogSettings
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.tracing import TraceSettings
@@ -291,6 +293,28 @@ def test_log_settings_really_change_the_log(
     ours = [record.levelno for record in caplog.records if record.name == log.name]
     assert ours == [logging.INFO, logging.ERROR]
     client.update_log_settings({"log_warning": True})
+
+
+def test_lines_become_text_and_json_again() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logs._Formatter(logging.Formatter("general %(message)s")))
+    record = logging.makeLogRecord({"name": "fairway.any", "levelname": "INFO", "msg": "model_loaded", "model": "m"})
+    root, settings = logging.getLogger(), LogSettings()
+    root.addHandler(handler)
+    try:
+        settings.update({"log_format": "ISO8601"})
+        assert handler.format(record).endswith("Z INFO fairway.any model_loaded model='m'")
+        settings.update({"log_format": "default"})
+        assert handler.format(record) == "general model_loaded"
+    finally:
+        settings.close()
+        root.removeHandler(handler)
+
+
+def test_a_format_that_somebody_else_chose_stays(client: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="log_format"):
+        client.update_log_settings({"log_format": "ISO8601"})
+    assert client.get_log_settings()["log_format"] == "default"
 
 
 @pytest.mark.parametrize(
