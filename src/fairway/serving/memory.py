@@ -35,7 +35,7 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 def make_room(limit_bytes: int, newcomer: Key, need_bytes: int, holdings: Mapping[Key, Holding]) -> list[Key]:
-    """Which versions to unload, longest unused first, so that ``newcomer`` fits. Pure.
+    """Which versions to unload, longest unused first, so that ``newcomer`` fits, and none without need. Pure.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def make_room(limit_bytes: int, newcomer: Key, need_bytes: int, holdings: Mappin
     >>> make_room(100, ("c", "1"), 40, held)
     [('b', '1')]
     >>> make_room(100, ("c", "1"), 50, held)
-    [('b', '1'), ('a', '1')]
+    [('a', '1')]
     """
     if not limit_bytes:
         return []
