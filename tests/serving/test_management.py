@@ -359,6 +359,19 @@ def test_one_request_in_so_many_is_traced_until_there_were_enough(rate: int, cou
     assert settings.get(None)["trace_count"] == str(count - traced)
 
 
+@pytest.mark.parametrize("value", ["2", 2, 2.0, ["2"], [2.0]])
+def test_numbers_of_trace_settings_come_in_several_forms(value: Any) -> None:
+    settings = TraceSettings()
+    settings.update(None, {"trace_rate": value})
+    assert settings.get(None)["trace_rate"] == "2"
+
+
+@pytest.mark.parametrize("value", ["2.0", "٢", " 2", "1_0", 2.5, True, "", [], [2, 2], 2**31, "9999999999"])
+def test_what_is_no_whole_number_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="trace_rate"):
+        TraceSettings().update(None, {"trace_rate": value})
+
+
 def test_a_models_own_trace_settings_outlive_a_change_for_all() -> None:
     settings = TraceSettings()
     settings.update("a", {"trace_rate": "3"})
@@ -429,7 +442,7 @@ def test_a_wrong_region_is_refused(
 
 def test_a_name_is_registered_once(web: httpx.Client, shared: shared_memory.SharedMemory) -> None:
     path = "/v2/systemsharedmemory/region/once"
-    body = {"key": shared.name, "byte_size": 16}
+    body = {"key": shared.name, "byte_size": 16.0}
     assert web.post(path + "/register", json=body).status_code == 200
     expect(web.post(path + "/register", json=body), 400, "once", "unregister")
     assert web.get(path + "/status").json() == [{"name": "once", "key": shared.name, "offset": 0, "byte_size": 16}]

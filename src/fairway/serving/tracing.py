@@ -135,7 +135,8 @@ def _level(value: Any) -> str:
 
 
 def _number(key: str, value: Any, low: int) -> int:
-    number = int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    whole = isinstance(value, float) and value.is_integer()  # 1.0 is a whole number in JSON
+    number = int(value) if whole or (isinstance(value, str) and _NUMBER.fullmatch(value)) else value
     if type(number) is not int or not low <= number <= _MAX:
         raise InvalidRequest(f"{key} is {value!r}; it is a whole number from {low} to {_MAX}, as a string")
     return number

@@ -200,12 +200,12 @@ class ManagementRoutes:
 
     async def _object(self, request: Request) -> dict[str, Any]:
         body = await self._body(request) if request.method == "POST" else b""
-        return decode_object(body) if body else {}
+        return _whole(decode_object(body)) if body else {}
 
     async def _read(self, request: Request, kind: type[Body]) -> Body:
         body = await self._body(request) or b"{}"
         try:
-            return msgspec.convert(decode_object(body), kind)
+            return msgspec.convert(_whole(decode_object(body)), kind)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"the body is wrong: {error}; see /docs for what belongs there") from None
 
@@ -213,6 +213,11 @@ class ManagementRoutes:
 def to_json(content: Any) -> Response:
     """An answer in JSON."""
     return Response(orjson.dumps(content), media_type=JSON)
+
+
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    """``1.0`` is a whole number in JSON Schema."""
+    return {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in values.items()}
 
 
 def _model(request: Request) -> tuple[str, str | None]:
