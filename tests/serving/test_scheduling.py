@@ -211,6 +211,21 @@ def test_an_idle_scheduler_refuses_nobody_however_short_the_timeout() -> None:
     play(story)
 
 
+def test_a_slow_first_call_on_a_thread_does_not_make_a_fast_model_refuse_short_timeouts() -> None:
+    async def story(loop: VirtualLoop) -> None:
+        it = Setup(loop, base_s=30.0, inline_us=1e9, slots=2)
+        for _ in range(2):  # both of unknown cost when they begin, so on threads
+            it.send(0)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(100.0)
+        await it.send(0)[0]
+        answers = [it.send(n, timeout_s=0.05)[0] for n in range(4)]  # the later ones meet a queue
+        assert await asyncio.gather(*answers) == [[0], [2], [4], [6]]
+        assert loop.time() < 101
+
+    play(story)
+
+
 def test_a_timeout_is_told_on_time_while_a_long_inference_runs_and_its_work_never_does() -> None:
     async def story(loop: VirtualLoop) -> None:
         it = Setup(loop, base_s=60.0)

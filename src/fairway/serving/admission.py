@@ -53,13 +53,21 @@ class Admission:
         self._max_wait_s = max_wait_s
         self._max_batch = max_batch
         self._slots = slots
-        self._seen = float(max_rows)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: what was learned says nothing about what comes."""
+        self._seen = float(self._max_rows)
         self._shrunk = -math.inf
+        self._first = True
         self.curve = CostCurve()
-        self.room = max_rows
+        self.room = self._max_rows
 
     def ran(self, *, rows: int, took_s: float, waited_s: float, now: float) -> None:
         """Take note of one call: its rows, its seconds by the clock, and how long its first request had waited."""
+        if self._first:  # it allocates and plans, and may take a thousand times what the others do
+            self._first = False
+            return
         self.curve.learn(rows, took_s * 1e6)
         if waited_s <= self._max_wait_s:
             self._seen = min(self._seen + self._max_batch, self._max_rows)

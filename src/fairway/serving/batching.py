@@ -153,6 +153,7 @@ class Scheduler:
         self._dead = 0
         self._unlearned = 0
         self._running = 0
+        self._threaded = False
         self._woken = False
         self._closed = False
         self._idle: asyncio.Future[None] | None = None
@@ -294,6 +295,9 @@ class Scheduler:
                 self._unlearned = 0 if self._unlearned >= _LEARN_EVERY or not curve.sure else self._unlearned + 1
                 began = None if self._unlearned else time.thread_time()
                 runs, took_s = self._execute(pieces)
+                if self._threaded:  # what was slow on threads is not any more
+                    self._threaded = False
+                    self._admission.forget()
                 if began is not None:
                     self._learn(curve, cells, runs, time.thread_time() - began)
                 self._finish(pieces, runs, took_s)
@@ -435,6 +439,7 @@ class Scheduler:
         self, pieces: list[Piece], runs: list[Run], took_s: float, own_s: float, signature: Hashable, started: float
     ) -> None:
         self._running -= 1
+        self._threaded = True
         self._learn(self._curve(signature), self._cells(pieces), runs, own_s)
         self._admission.ran(
             rows=sum([piece.rows for piece in pieces]),
