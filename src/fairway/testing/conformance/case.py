@@ -123,7 +123,7 @@ def case(
         if name in _CASES:
             raise ValueError(f"two cases are called {name}")
         transport: Literal["rest", "grpc"] = "grpc" if name.startswith("grpc.") else "rest"
-        said = rule or " ".join((check.__doc__ or "").split())
+        said = (rule or " ".join((check.__doc__ or "").split())).rstrip(".") + "."
         _CASES[name] = Case(name, said, level, check, transport, tuple(extensions), strict)
         return check
 
