@@ -73,7 +73,8 @@ def digest(seed: bytes, feed: Tensors, raw: bool) -> bytes:
     for name in sorted(feed):
         array = feed[name]
         dtype = array.dtype
-        head = f"{name!r}{dtype.name}{array.shape}".encode("utf-8", "surrogatepass")
+        kind = dtype.str if dtype.kind != "V" else dtype.name  # the name is a function in Python, and slow
+        head = f"{name!r}{kind}{array.shape}".encode("utf-8", "surrogatepass")
         state.update(len(head).to_bytes(4, "little") + head)
         if dtype.kind == "O":
             for item in array.ravel().tolist():
