@@ -38,6 +38,7 @@ _TYPES: Mapping[Datatype, frozenset[type]] = {
 }
 _DATATYPES = {kind.value: kind for kind in Datatype}
 NAMES = {kind.dtype: kind.value for kind in Datatype}
+_PLAIN = {kind.dtype: kind.value for kind in Datatype if kind not in (Datatype.BYTES, Datatype.BF16)}
 _TYPECODES = {Datatype.FP32: "f", Datatype.FP64: "d"}
 _FLOATS = {kind.value: (typecode, kind.dtype) for kind, typecode in _TYPECODES.items()}
 
@@ -105,7 +106,14 @@ def encode_response(response: InferResponse) -> bytes:
     InferenceFailed
         If an output's strings are not UTF-8.
     """
-    return dump_response(response, [json_output(name, tensor) for name, tensor in response.outputs.items()])
+    outputs = []
+    for name, tensor in response.outputs.items():
+        datatype = _PLAIN.get(tensor.dtype)
+        if datatype is None:
+            outputs.append(json_output(name, tensor))
+        else:
+            outputs.append({"name": name, "shape": tensor.shape, "datatype": datatype, "data": tensor.ravel()})
+    return dump_response(response, outputs)
 
 
 def json_output(name: str, tensor: Tensor) -> dict[str, Any]:
