@@ -21,6 +21,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fairway.bundle.format import Bundle
+from fairway.registry.settings import RegistrySettings
+from fairway.registry.store import Registry
+from fairway.rollout.traffic import Traffic
 from tests.projects import FAIRWAY, without_settings
 from tests.serving.conftest import request_of
 
@@ -65,11 +68,12 @@ class Server:
 
 
 @contextmanager
-def server(bundle: Bundle, folder: Path, *arguments: str, table: str = "") -> Iterator[Server]:
+def server(what: Bundle | str, folder: Path, *, table: str = "") -> Iterator[Server]:
     """``fairway serve --workers 2``; killed at the end, with all that it started."""
     settings = "[serve]\nport = 0\nstop_delay_s = 1.0\n" + table
     (folder / "fairway.toml").write_text(settings)
-    command = [*FAIRWAY, "serve", str(bundle.path), "--workers", "2", "--json", *arguments]
+    given = what if isinstance(what, str) else str(what.path)
+    command = [*FAIRWAY, "serve", given, "--workers", "2", "--json"]
     log = folder / "server.log"
     with (
         log.open("w") as errors,
@@ -233,6 +237,25 @@ def test_metrics_are_of_all_workers_and_survive_a_kill(two: Server) -> None:
     until(lambda: two.serving() == 3, "new worker")
     httpx.post(two.url + INFER, json=request_of(2))
     assert {two.count() for _ in range(8)} == {31}
+
+
+def test_each_worker_observes_what_it_served_and_nothing_is_counted_twice(
+    bundles: tuple[Bundle, ...], tmp_path: Path
+) -> None:
+    with Registry.open(RegistrySettings(), root=tmp_path) as registry:
+        registry.register(bundles[0], aliases=("champion",))
+        table = "poll_s = 0.05\n[monitor]\nwindow_s = 0.2\n"
+        with server("linear", tmp_path, table=table) as running:
+            assert len({replica.id for replica in registry.replicas()}) == 2
+            assert {replica.url for replica in registry.replicas()} == {running.url}
+            for _ in range(20):
+                assert httpx.post(running.url + INFER, json=request_of(3)).status_code == 200
+            running.running.send_signal(signal.SIGINT)
+            assert running.running.wait(SOON_S) == 0
+        windows = registry.windows("linear")
+        assert sum(Traffic.decode(window.traffic).rows for window in windows) == 60
+        assert len({window.replica for window in windows}) == 2
+        assert not registry.replicas()
 
 
 def test_workers_end_with_the_process_that_watches_them(two: Server) -> None:
