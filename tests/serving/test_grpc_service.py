@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import queue
+import signal
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +19,7 @@ from fairway.bundle.format import Bundle
 from fairway.core.errors import InvalidConfig
 from fairway.serving.app import serve
 from fairway.serving.settings import ServeSettings
+from tests.projects import serving, without_settings
 from tests.serving.conftest import CLASSES, FEATURES
 from tests.serving.grpc_server import CARRIERS, GrpcServer, carried
 
@@ -247,6 +252,35 @@ def test_a_port_that_is_taken_is_told(bundles: tuple[Bundle, ...]) -> None:
         assert running.grpc_port
         with pytest.raises(InvalidConfig, match=f"port {running.grpc_port} .* is taken"):
             serve(bundles[0], settings=ServeSettings(port=0, grpc_port=running.grpc_port))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_program_serves_grpc_until_it_is_told_to_stop(
+    bundles: tuple[Bundle, ...], tmp_path: Path, workers: str
+) -> None:
+    (tmp_path / "fairway.toml").write_text("[serve]\nport = 0\nstop_delay_s = 0.0\n")
+    bundle = str(bundles[0].path)
+    arguments = (bundle, "--grpc-port", "0", "--workers", workers)
+    with serving(tmp_path, *arguments, environ=without_settings()) as (_, process):
+        ports = logged_ports(tmp_path / "server.log", int(workers))
+        assert len(set(ports)) == 1
+        with client.InferenceServerClient(f"127.0.0.1:{ports[0]}") as triton:
+            for _ in range(3):
+                assert triton.infer("linear", [row()]).as_numpy("probabilities").shape == (1, CLASSES)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def logged_ports(log: Path, count: int) -> list[int]:
+    """What each process says when it is ready; lines are written a little after they are logged."""
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        found = [line["grpc_port"] for line in map(json.loads, lines) if "grpc_port" in line]
+        if len(found) >= count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"fewer than {count} ports in {log.read_text()}")
 
 
 def test_stopping_ends_streams_and_answers_what_is_in_flight(bundles: tuple[Bundle, ...]) -> None:
