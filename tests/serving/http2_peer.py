@@ -50,6 +50,9 @@ class Transport:
         else:
             self.written += data
 
+    def writelines(self, data: list[bytes | memoryview]) -> None:
+        self.write(b"".join(data))
+
     def get_write_buffer_size(self) -> int:
         return self.stuck
 

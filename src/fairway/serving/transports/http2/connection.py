@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._blocks: HeaderBlocks[Head] = HeaderBlocks(server.read_head, 4 * server.header_bytes)
         self._heads = self._blocks.kept
         self._buffer = bytearray()
-        self._need = len(frames.PREFACE)
+        self._need = frames.HEAD_BYTES
         self._begun = False  # the preface is there
         self._greeted = False  # and the client's SETTINGS
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, what came of a header block
@@ -108,19 +108,22 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self.now = self.loop.time()
-        if self._buffer:
-            self._buffer += data
-            if len(self._buffer) < self._need:
-                return
-            data = bytes(self._buffer)
-            self._buffer.clear()
         outbox = self.outbox
         outbox.hold()
         try:
-            at = self._read(data, 0 if self._begun else self._preface(data))
+            if not self._begun:
+                data = bytes(self._buffer) + data
+                self._buffer.clear()
+                start = self._preface(data)
+            else:
+                start = self._complete(data) if self._buffer else 0
+            at = self._read(data, start) if self._begun and start < len(data) and not self._closing else start
             if at < len(data) and not self._closing:
                 self._buffer += memoryview(data)[at:]
-            self._note_progress(at > 0)
+            if self._buffer or self._block is not None:
+                self._note_owed(at > start)
+            else:
+                self._partial_since = None
         except ConnectionFault as fault:
             self.end(fault.code, str(fault))
         except Exception:
@@ -128,11 +131,26 @@ class Connection(asyncio.Protocol):
             self.end(frames.INTERNAL_ERROR)
         outbox.flush()
 
-    def _note_progress(self, moved: bool) -> None:
+    def _complete(self, data: bytes) -> int:
+        """Fill up the frame that came in part; gives where the rest of ``data`` begins."""
+        buffer, at = self._buffer, 0
+        while buffer:
+            missing = self._need - len(buffer)
+            buffer += memoryview(data)[at : at + missing]
+            at = min(at + missing, len(data))
+            if len(buffer) < self._need:
+                break
+            frame = bytes(buffer)
+            buffer.clear()
+            if self._read(frame, 0) == 0:  # only its head is there, and says what it needs
+                buffer += frame
+            elif self._block is None:
+                self._partial_since = None
+        return at
+
+    def _note_owed(self, moved: bool) -> None:
         """Since when the client owes the rest of a frame, or of a header block."""
-        if not self._buffer and self._block is None:
-            self._partial_since = None
-        elif self._partial_since is None or (moved and self._block is None):
+        if self._partial_since is None or (moved and self._block is None):
             self._partial_since = self.now
 
     def _preface(self, data: bytes) -> int:
@@ -147,15 +165,12 @@ class Connection(asyncio.Protocol):
                 return len(data)
             raise ConnectionFault(frames.PROTOCOL_ERROR, "this is not HTTP/2")
         if len(data) < size:
-            self._need = size
             return 0
         self._begun = True
         return size
 
     def _read(self, data: bytes, at: int) -> int:
         """Handle whole frames from ``at`` on; gives where the rest begins, and sets how much of it is needed."""
-        if not self._begun:
-            return at
         end = len(data)
         handlers = self._handlers
         limit = self.limits.frame_bytes

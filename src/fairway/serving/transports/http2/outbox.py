@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fairway.serving.transports.http2.stream import Stream
 
 _WRITE_BYTES: Final = 256 * 1024
+_COPIED_BYTES: Final = 32768  # in one piece, so much is sent sooner than in many
 _DEFAULT_WINDOW: Final = 65535
 _DEFAULT_FRAME: Final = 16384
 _MIN_TABLE_BYTES: Final = 4096
@@ -69,7 +70,7 @@ class Outbox:
         self._loop = loop
         self._transport = transport
         self._limit = limit
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._held_bytes = 0  # in parts
         self._scheduled = False
         self._paused = False
@@ -186,10 +187,14 @@ class Outbox:
         self._scheduled = False
         if self._parts:
             parts, self._parts = self._parts, []
-            self.progress += self._held_bytes
-            self._held_bytes = 0
-            if not self._transport.is_closing():
+            size, self._held_bytes = self._held_bytes, 0
+            self.progress += size
+            if self._transport.is_closing():
+                return
+            if size < _COPIED_BYTES:
                 self._transport.write(b"".join(parts))
+            else:
+                self._transport.writelines(parts)
 
     def pause(self) -> None:
         """The socket is full."""
@@ -264,7 +269,10 @@ class Outbox:
             self.window -= size
             self.answers += 1
             self.unsent -= size
-            self.put(b"".join((framing.data_head(stream.id, size), *pieces)))
+            self._parts += (framing.data_head(stream.id, size), *pieces)
+            self._held_bytes += size
+            if not self._scheduled:
+                self._schedule()
         if not unsent:
             del self._waiting[stream.id]
             if stream.trailers is not None:

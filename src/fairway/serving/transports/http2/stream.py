@@ -22,6 +22,7 @@ from fairway.serving.transports.grpc.base import (
 )
 from fairway.serving.transports.http2.frames import FLOW_CONTROL_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, StreamFault
 from fairway.serving.transports.http2.framing import PREFIX, PREFIX_BYTES
+from fairway.serving.transports.http2.pieces import LARGE_BYTES, Pieces
 from fairway.serving.transports.http2.request import Head
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Stream(msgspec.Struct, eq=False):
         Bytes that the client may send on this stream.
     held : bytearray or None
         What came of a message that is not whole.
+    pieces, missing, flag
+        The same of a large one; bytes that it lacks; its compressed flag.
     counted : int
         Bytes of this stream in the server's account of what it holds.
     received : int
@@ -66,6 +69,9 @@ class Stream(msgspec.Struct, eq=False):
     room: int
     on_cancel: Callable[[], None] | None = None
     held: bytearray | None = None
+    pieces: Pieces | None = None
+    missing: int = 0
+    flag: int = 0
     counted: int = 0
     received: int = 0
     ended: bool = False
@@ -94,13 +100,32 @@ class Stream(msgspec.Struct, eq=False):
             self.end()
 
     def _keep(self, payload: bytes, start: int, stop: int) -> None:
-        """Take the messages that are whole, hold the rest."""
+        """Take the messages that are whole, keep the rest."""
+        if not self._count(stop - start):
+            return
+        if self.pieces is not None:
+            start = self._keep_large(self.pieces, payload, start, stop)
+        if start < stop and not self.closed:
+            self._keep_small(payload, start, stop)
+        if self.closed:
+            self._let_go()
+        self.refill()
+
+    def _keep_large(self, pieces: Pieces, payload: bytes, start: int, stop: int) -> int:
+        """Add to a large message; gives where the next one begins."""
+        end = min(stop, start + self.missing)
+        pieces.add(payload, start, end)
+        self.missing -= end - start
+        if not self.missing:
+            self.pieces = None
+            self._whole(pieces.join(), self.flag)
+        return end
+
+    def _keep_small(self, payload: bytes, start: int, stop: int) -> None:
         if self.held is None:
             self.held = bytearray()
         held = self.held
         held += memoryview(payload)[start:stop]
-        if not self._count(stop - start):
-            return
         at, limit = 0, self.connection.max_message_bytes
         while len(held) - at >= PREFIX_BYTES and not self.closed:
             flag, size = PREFIX.unpack_from(held, at)
@@ -110,24 +135,27 @@ class Stream(msgspec.Struct, eq=False):
                     f"the message is larger than this server takes ({limit:,} bytes); send fewer rows at a time, or "
                     "raise max_body_bytes in [serve]",
                 )
-            elif flag > 1 or (flag and self.head.encoding is None):
+                return
+            if flag > 1 or (flag and self.head.encoding is None):
                 self.fail(INTERNAL, "a message's compressed flag is set, but no grpc-encoding says how; set both")
-            elif len(held) - at - PREFIX_BYTES >= size:
+                return
+            if len(held) - at - PREFIX_BYTES >= size:
                 at += PREFIX_BYTES
                 with memoryview(held) as view:
                     message = bytes(view[at : at + size])
                 at += size
-                self._let_go(size + PREFIX_BYTES)
                 self._whole(message, flag)
             else:
+                if size >= LARGE_BYTES:
+                    self.pieces, self.flag = Pieces(), flag
+                    self.pieces.add(held, at + PREFIX_BYTES, len(held))
+                    self.missing = size - (len(held) - at - PREFIX_BYTES)
+                    at = len(held)
                 break
-        if self.closed:
-            self._let_go()
-        elif at:
-            del held[:at]
-        self.refill()
+        del held[:at]
 
     def _whole(self, message: bytes, flag: int) -> None:
+        self._let_go(len(message) + PREFIX_BYTES)
         if flag:
             assert self.head.encoding is not None
             try:
@@ -156,7 +184,7 @@ class Stream(msgspec.Struct, eq=False):
         """Take ``size`` bytes off the account; all, and what is held, without one."""
         if size is None:
             size = self.counted
-            self.held = None
+            self.held = self.pieces = None
         self.counted -= size
         self.connection.held.bytes -= size
 
@@ -170,6 +198,11 @@ class Stream(msgspec.Struct, eq=False):
     def end(self) -> None:
         """END_STREAM."""
         self.ended = True
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a message is on its way."""
+        return bool(self.held) or self.pieces is not None
 
     def wants_more(self) -> bool:
         """Whether the client may send more."""
@@ -212,7 +245,14 @@ class UnaryCall(Stream):
 
     def data(self, payload: bytes, start: int, stop: int, size: int, ended: bool) -> None:
         """One DATA frame; most often the only one, with the only message."""
-        if ended and self.held is None and not self.closed and not self.ended and size == stop - start >= PREFIX_BYTES:
+        if (
+            ended
+            and self.held is None
+            and self.pieces is None
+            and not self.closed
+            and not self.ended
+            and size == stop - start >= PREFIX_BYTES
+        ):
             flag, length = PREFIX.unpack_from(payload, start)
             head = self.head
             if not flag and length == size - PREFIX_BYTES and head.content_length in (None, size):
@@ -236,7 +276,7 @@ class UnaryCall(Stream):
         message, self.whole = self.whole, None
         if self.closed:
             return
-        if message is None or self.held:
+        if message is None or self.unfinished:
             self.fail(INTERNAL, "the request ended before its message was whole; send all of it")
             return
         if self.counted:

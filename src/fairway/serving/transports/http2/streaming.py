@@ -90,7 +90,7 @@ class StreamingCall(Stream):
             if self.closed:
                 raise asyncio.CancelledError
             if self.ended:
-                if self.held:
+                if self.unfinished:
                     raise _truncated()
                 raise StopAsyncIteration
             self.arrival = self.connection.loop.create_future()
