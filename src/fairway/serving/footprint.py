@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 _M_ARENA_MAX = -8
+_COLLECT_EVERY = 20_000
+"""Objects made and not yet freed. Requests in flight are thousands, which reference counts free without a collection."""
 _ARENAS = 2
 
 
@@ -25,6 +27,7 @@ def settle() -> None:
     """Once everything is loaded: later garbage collections need not look at it, and pages that are free are given back."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 20, 50)
     with suppress(OSError, AttributeError):
         _libc().malloc_trim(0)
 

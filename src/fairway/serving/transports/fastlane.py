@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -382,7 +383,7 @@ class FairwayProtocol(HttpToolsProtocol):
             log.exception("decoding_failed")
             self._answer(exchange, FairwayError("the server failed on this request; its log says why"))
             return
-        ticket = self.core.submit(request, lambda outcome: self._answer(exchange, outcome))
+        ticket = self.core.submit(request, partial(self._answer, exchange))
         if not exchange.response_complete:
             exchange.ticket = ticket
 
@@ -419,12 +420,12 @@ class FairwayProtocol(HttpToolsProtocol):
             exchange.keep_alive = False
         if not exchange.keep_alive:
             extra += b"connection: close\r\n"
-        defaults = self.server_state.default_headers
-        if self.defaults[0] is not defaults:  # uvicorn makes them anew each second, for the date
-            type(self).defaults = defaults, b"".join(b"%b: %b\r\n" % header for header in defaults)
-        self.transport.write(
-            b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], self.defaults[1], extra, size, body)
-        )
+        said, defaults = self.defaults
+        if said is not self.server_state.default_headers:  # uvicorn makes them anew each second, for the date
+            said = self.server_state.default_headers
+            defaults = b"".join(b"%b: %b\r\n" % header for header in said)
+            type(self).defaults = said, defaults
+        self.transport.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], defaults, extra, size, body))
         if rest:
             self.transport.writelines(rest)
         exchange.response_complete = True
