@@ -128,3 +128,10 @@ def test_the_models_are_written_in_every_layout(tmp_path: Path, layout: str) -> 
     assert names == {model.name for model in standard_models()}
     file = {"triton": "1/model.onnx", "triton-python": "1/model.py", "bundle": "manifest.json"}[layout]
     assert (folders[0] / file).stat().st_size > 0
+
+
+def test_cases_can_be_imported_after_they_were_listed() -> None:
+    import fairway.testing.conformance as suite
+
+    suite.cases("oip")
+    assert callable(suite.cases)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fairway.testing.conformance.case import NotOffered, Unmet, expect_equal
-from fairway.testing.conformance.tensors import Tensor, from_bytes, to_bytes
+from fairway.testing.conformance.tensors import Tensor, from_bytes, tensor, to_bytes
 
 if TYPE_CHECKING:
     from fairway.testing.conformance.target import Target
@@ -16,6 +17,13 @@ SERVICE = "inference.GRPCInferenceService"
 _UNARY_STREAM, _SHOWN = "ModelStreamInfer", 400
 CALLERS_FAULT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "ALREADY_EXISTS"})
 """With RESOURCE_EXHAUSTED and UNIMPLEMENTED: what says that asking again in the same way is of no use."""
+
+CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+"""Where typed contents lie; FP16 and BF16 have none."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +182,23 @@ def granted(answer: Answer) -> Any:
 
 
 def outputs(message: Any) -> dict[str, Tensor]:
-    """The outputs of a ``ModelInferResponse`` by name, from its raw contents, of which each output has one."""
+    """The outputs of a ``ModelInferResponse`` by name, from raw contents (one for each output) or typed ones."""
+    if not message.raw_output_contents:
+        return {out.name: _typed(out) for out in message.outputs}
     expect_equal(len(message.raw_output_contents), len(message.outputs), "the number of raw_output_contents")
     pairs = zip(message.outputs, message.raw_output_contents, strict=True)
     return {out.name: from_bytes(out.name, out.datatype, list(out.shape), raw) for out, raw in pairs}
+
+
+def _typed(output: Any) -> Tensor:
+    field = CONTENTS.get(output.datatype)
+    if field is None:
+        raise Unmet(f"output {output.name!r} is {output.datatype}, which has no typed contents")
+    values = list(getattr(output.contents, field))
+    count = math.prod(output.shape)
+    if len(values) != count:
+        raise Unmet(f"output {output.name!r} has {len(values)} values, but its shape is {list(output.shape)}")
+    return tensor(output.name, output.datatype, values, list(output.shape))
 
 
 def refused(answer: Answer, *statuses: str) -> str:

@@ -31,7 +31,7 @@ def cases(suite: Suite = "triton") -> list[Case]:
     ['server.metadata', 'health.live']
     """
     for name in _MODULES:
-        importlib.import_module(f"fairway.testing.conformance.cases.{name}")
+        importlib.import_module(f"fairway.testing.conformance.rules.{name}")
     found = [case for case in registered() if case.level in SUITES[suite]]
     return sorted(found, key=lambda case: case.level == "robust")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from fairway.testing.conformance.case import case, expect
-from fairway.testing.conformance.cases.infer import identity, request
-from fairway.testing.conformance.cases.shared_memory import infer_from, region
+from fairway.testing.conformance.rules.infer import identity, request
+from fairway.testing.conformance.rules.shared_memory import infer_from, region
 from fairway.testing.conformance.target import HEADER_LENGTH, Target, refused
 from fairway.testing.conformance.tensors import join
 

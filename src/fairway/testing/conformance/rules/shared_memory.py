@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fairway.testing.conformance.case import Check, NotOffered, case, expect, expect_equal
-from fairway.testing.conformance.cases.management import granted
+from fairway.testing.conformance.rules.management import granted
 from fairway.testing.conformance.target import Target, head, outputs, refused
 from fairway.testing.conformance.wire import Reply
 

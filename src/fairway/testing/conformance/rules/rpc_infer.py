@@ -5,19 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fairway.testing.conformance.case import case, expect, expect_equal
-from fairway.testing.conformance.cases.concurrency import CALLERS, EACH, together
-from fairway.testing.conformance.cases.datatypes import edges, square
-from fairway.testing.conformance.cases.infer import ROWS
-from fairway.testing.conformance.rpc import granted, outputs, refused
+from fairway.testing.conformance.rpc import CONTENTS, granted, outputs, refused
+from fairway.testing.conformance.rules.concurrency import CALLERS, EACH, together
+from fairway.testing.conformance.rules.datatypes import edges, square
+from fairway.testing.conformance.rules.infer import ROWS
 from fairway.testing.conformance.target import Target
 from fairway.testing.conformance.tensors import DTYPES, Tensor, same, tensor, to_bytes
 
 A, B = tensor("a", "INT32", [[10, 20, 30, 40]]), tensor("b", "INT32", [[1, 2, 3, 4]])
-CONTENTS = {
-    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
-    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
-    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
-}  # fmt: skip
 
 
 def _typed(target: Target, given: Tensor) -> Any:
@@ -40,7 +35,7 @@ def _raw_case(datatype: str) -> None:
 def _typed_case(datatype: str) -> None:
     @case(
         f"grpc.data.typed.{datatype}",
-        rule=f"gRPC: {datatype} as typed contents is read, and answered raw (tritonclient reads that)",
+        rule=f"gRPC: {datatype} as typed contents is read, the extremes too",
     )
     def check(target: Target) -> None:
         given = square(datatype, edges(datatype))
@@ -60,6 +55,13 @@ def any_model(target: Target) -> None:
     message = granted(target.rpc.infer(target.any.name, target.any.sample()))
     expect_equal(message.model_name, target.any.name, "model_name")
     expect_equal(sorted(outputs(message)), sorted(spec["name"] for spec in target.any.outputs), "the outputs")
+
+
+@case("grpc.infer.raw", level="extension")
+def answered_raw(target: Target) -> None:
+    """Answers have raw_output_contents, whatever form the request had: tritonclient reads hardly anything else."""
+    message = granted(target.rpc.call("ModelInfer", _typed(target, ROWS)))
+    expect_equal(len(message.raw_output_contents), len(message.outputs), "the number of raw_output_contents")
 
 
 @case("grpc.infer.like_rest")

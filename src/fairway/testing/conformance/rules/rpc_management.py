@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fairway.testing.conformance.case import NotOffered, case, expect, expect_equal
-from fairway.testing.conformance.cases.management import eventually
-from fairway.testing.conformance.cases.shared_memory import ROW, region
 from fairway.testing.conformance.rpc import Answer, granted, outputs, refused
+from fairway.testing.conformance.rules.management import eventually
+from fairway.testing.conformance.rules.shared_memory import ROW, region
 from fairway.testing.conformance.target import Target
 from fairway.testing.conformance.tensors import tensor
 

@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 from fairway.testing.conformance.case import case, expect, expect_equal
-from fairway.testing.conformance.cases.infer import ROWS, request, sample
+from fairway.testing.conformance.rules.infer import ROWS, request, sample
 from fairway.testing.conformance.target import HEADER_LENGTH, Target, outputs, refused
 from fairway.testing.conformance.tensors import Tensor, join, same
 from fairway.testing.conformance.wire import Connection, Reply

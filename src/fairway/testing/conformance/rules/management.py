@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairway.testing.conformance.case import NotOffered, Unmet, case, expect, expect_equal
-from fairway.testing.conformance.cases.infer import sample
+from fairway.testing.conformance.rules.infer import sample
 from fairway.testing.conformance.target import Target, outputs, refused
 from fairway.testing.conformance.tensors import tensor
 from fairway.testing.conformance.wire import Reply
