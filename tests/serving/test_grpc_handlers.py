@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,7 +16,9 @@ import pytest
 from fairway.core.errors import FairwayError, InferenceFailed, InvalidRequest, ModelNotReady, Overloaded
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.inference import InferenceCore, Outcome
+from fairway.serving.logs import _Formatter
 from fairway.serving.transports.grpc import base, messages
+from fairway.serving.transports.grpc.accesslog import logged
 from fairway.serving.transports.grpc.infer import IN_FLIGHT, Infer
 
 REQUEST = messages.message("inference.ModelInferRequest")
@@ -171,6 +174,27 @@ async def test_a_fault_of_ours_is_logged_and_told_without_a_traceback(
         core.open[0][1](InferResponse("m", "1", {"y": cast(Any, "no array")}))
     assert call.failure == base.Failure(base.INTERNAL, "the server failed on this request; its log says why")
     assert "answer_not_encoded" in caplog.text
+
+
+async def test_every_call_is_a_line_in_the_access_log(
+    core: Core, infer: Infer, caplog: pytest.LogCaptureFixture
+) -> None:
+    methods = logged({b"/s/Unary": base.Unary(infer.unary), b"/s/Stream": base.Streaming(infer.stream)})
+    unary, stream = methods[b"/s/Unary"], methods[b"/s/Stream"]
+    assert isinstance(unary, base.Unary)
+    assert isinstance(stream, base.Streaming)
+    call = Call()
+    with caplog.at_level(logging.INFO, "fairway.access"):
+        unary.call(message(), call)
+        assert call.on_cancel is not None, "leaving still frees the request"
+        assert not caplog.records
+        core.answer(0)
+        unary.call(b"\xff", Call())
+        await stream.handler(read(Sent()), Call())
+    said = [(record.__dict__["url.path"], record.__dict__["rpc.grpc.status_code"]) for record in caplog.records]
+    assert said == [("/s/Unary", base.OK), ("/s/Unary", base.INVALID_ARGUMENT), ("/s/Stream", base.OK)]
+    line = json.loads(_Formatter(logging.Formatter()).format(caplog.records[1]))
+    assert line["rpc"] == {"grpc": {"status_code": base.INVALID_ARGUMENT}}
 
 
 # -- streams

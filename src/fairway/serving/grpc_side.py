@@ -59,11 +59,13 @@ class GrpcSide:
 
     async def start(self) -> None:
         """Accept connections."""
+        from fairway.serving.transports.grpc.accesslog import logged
         from fairway.serving.transports.grpc.service import GrpcService
         from fairway.serving.transports.http2.server import make_http2
 
         self._service = GrpcService(self._core, self._management, self._shared_memory)
-        self._http2 = make_http2(self._service.methods, self._settings, self._stopping)
+        methods = logged(self._service.methods) if self._settings.access_log else self._service.methods
+        self._http2 = make_http2(methods, self._settings, self._stopping)
         await self.accept(self._listener)
 
     async def accept(self, listener: socket.socket) -> Callable[[], None]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import orjson
 
@@ -189,7 +190,7 @@ class _Formatter(logging.Formatter):
         if record.name != access.name:
             return self._general.format(record)
         said = record.__dict__
-        line = {
+        line: dict[str, Any] = {
             "@timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "log.level": "info",
             "message": record.getMessage(),
@@ -207,6 +208,8 @@ class _Formatter(logging.Formatter):
             "process": {"pid": record.process},
             "url": {"path": said["url.path"]},
         }
+        if "rpc.grpc.status_code" in said:
+            line["rpc"] = {"grpc": {"status_code": said["rpc.grpc.status_code"]}}
         try:
             return orjson.dumps(line).decode()
         except orjson.JSONEncodeError:
@@ -221,14 +224,17 @@ def _fields(record: logging.LogRecord) -> str:
 _STANDARD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime"})
 
 
-def log_request(method: str, path: str, status: int, *, seconds: float, size: int, client: str) -> None:
+def log_request(
+    method: str, path: str, status: int, *, seconds: float, size: int, client: str, grpc_status: int | None = None
+) -> None:
     """One line per request, in ECS field names. ``seconds`` is the time to the answer, ``size`` the answer's body bytes."""
     access.info(
-        "%s %s %d",
+        "%s %s %d" if grpc_status is None else f"%s %s %d grpc {grpc_status}",
         method,
         path,
         status,
         extra={
+            **({} if grpc_status is None else {"rpc.grpc.status_code": grpc_status}),
             "http.request.method": method,
             "url.path": path,
             "http.response.status_code": status,
