@@ -83,4 +83,12 @@ class _Call:
     def log(self, status: int) -> None:
         if access.isEnabledFor(logging.INFO):
             seconds = time.perf_counter() - self._arrived
-            log_request("POST", self._path, 200, seconds=seconds, size=self._size, client=self.peer, grpc_status=status)
+            log_request(
+                "POST",
+                self._path,
+                200,
+                seconds=seconds,
+                size=self._size,
+                client=self.peer.rpartition(":")[0],
+                grpc_status=status,
+            )
