@@ -180,9 +180,12 @@ class Target:
         return self.request("POST", path, content, headers)
 
     def infer(self, model: str, body: Any, headers: Mapping[str, str] | None = None, *, version: str = "") -> Reply:
-        """POST to the infer route."""
+        """POST to the infer route; as JSON, unless ``headers`` say otherwise."""
         where = f"/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "")
-        return self.post(f"{where}/infer", body, headers)
+        given = dict(headers or {})
+        if HEADER_LENGTH not in given:
+            given.setdefault("content-type", "application/json")
+        return self.post(f"{where}/infer", body, given)
 
     def infer_json(self, model: str, inputs: Sequence[Tensor], **fields: Any) -> Reply:
         """Infer with JSON data; ``fields`` are the request's others."""

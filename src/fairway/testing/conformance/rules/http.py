@@ -23,7 +23,13 @@ def _body(target: Target) -> bytes:
 def _message(target: Target, body: bytes, *headers: str, length: int | None = None) -> bytes:
     """A POST to the infer route of any model."""
     sizes = [f"content-length: {len(body) if length is None else length}"] if length != -1 else []
-    lines = [f"POST /v2/models/{target.any.name}/infer HTTP/1.1", f"host: {target.host}", *sizes, *headers]
+    lines = [
+        f"POST /v2/models/{target.any.name}/infer HTTP/1.1",
+        f"host: {target.host}",
+        "content-type: application/json",
+        *sizes,
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 

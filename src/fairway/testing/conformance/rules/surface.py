@@ -72,7 +72,8 @@ def model_metadata(target: Target) -> None:
     body = target.get(f"/v2/models/{quote(model.name)}").json
     expect_equal(body["name"], model.name, "name")
     expect(isinstance(body["platform"], str), "platform must be a text")
-    expect(all(isinstance(v, str) for v in body.get("versions", [])), "versions are texts")
+    versions = body.get("versions", [])
+    expect(isinstance(versions, list) and all(isinstance(v, str) for v in versions), "versions must be a list of texts")
     for spec in [*body["inputs"], *body["outputs"]]:
         expect(isinstance(spec["name"], str) and spec["name"], "every tensor has a name")
         expect(spec["datatype"] in DTYPES, f"{spec['datatype']!r} is no datatype of the protocol")
