@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fairway.serving.transports.grpc.base import Unary
 from fairway.serving.transports.http2 import frames, framing
 from fairway.serving.transports.http2.frames import HEAD, ConnectionFault, StreamFault
 from fairway.serving.transports.http2.headers import HeaderBlocks
 from fairway.serving.transports.http2.limits import Bucket
-from fairway.serving.transports.http2.outbox import Outbox
+from fairway.serving.transports.http2.link import DRAIN_PING, Link
 from fairway.serving.transports.http2.request import Head, check_trailers
 from fairway.serving.transports.http2.stream import Stream, UnaryCall
 from fairway.serving.transports.http2.streaming import StreamingCall
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OLD_S: Final = 0.1
-_REMEMBERED: Final = 4096
-_DRAIN_PING: Final = b"fairway!"
-_ALIVE_PING: Final = b"fairway?"
-_FINAL_S: Final = 1.0
 _HTTP1: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ")
 _NO_HTTP1: Final = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 68\r\n\r\n"
@@ -35,73 +29,25 @@ _NO_HTTP1: Final = (
 )
 
 
-class Connection(asyncio.Protocol):
+class Connection(Link):
     """The protocol of one connection. :class:`~fairway.serving.transports.http2.server.Http2` makes them."""
 
     def __init__(self, server: Http2) -> None:
-        self._server = server
-        self.loop = server.loop
-        self.limits = limits = server.limits
-        self.held = server.held
-        self.max_message_bytes = server.settings.max_body_bytes
-        self.streams: dict[int, Stream] = {}
-        self.last_stream = 0
+        super().__init__(server)
+        limits = self.limits
         self._blocks: HeaderBlocks[Head] = HeaderBlocks(server.read_head, 4 * server.header_bytes)
         self._heads = self._blocks.kept
-        self._buffer = bytearray()
-        self._need = frames.HEAD_BYTES
+        self._need = frames.HEAD_BYTES  # bytes in the buffer before it is worth a look
         self._begun = False  # the preface is there
         self._greeted = False  # and the client's SETTINGS
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, what came of a header block
         self._continuations = 0
         self._room = limits.connection_window
-        self._reset: dict[int, None] = {}  # streams that this side reset: frames of theirs may still be on their way
         self._skipped: list[range] = []
-        self.draining = False
-        self._final = False
-        self._closing = False
-        self._resets = Bucket(limits.resets, limits.resets_per_s)
         self._controls = Bucket(limits.controls, limits.controls_per_s)
         self._dribbles = Bucket(limits.dribbles, limits.dribbles_per_s)
-        self.now = self.loop.time()
-        self._idle_since = self.now
-        self._partial_since: float | None = self.now
-        self._pinged_at: float | None = None
         self._answers_at_ping = 0
         self._answers_at_update = 0
-        self._final_at = 0.0
-        self._stuck: tuple[int, float] | None = None
-        self.peer = ""
-        self._handlers = (
-            self._on_data,
-            self._on_headers,
-            self._on_priority,
-            self._on_rst_stream,
-            self._on_settings,
-            self._on_push_promise,
-            self._on_ping,
-            self._on_goaway,
-            self._on_window_update,
-            self._on_continuation,
-        )
-
-    # -- the socket
-
-    def connection_made(self, transport: Any) -> None:
-        """A client connected: say what it may do."""
-        self.transport = transport
-        name = transport.get_extra_info("peername")
-        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
-        limits = self.limits
-        self.outbox = Outbox(self.loop, transport, limits.unsent_bytes or self.max_message_bytes)
-        self._server.connections.add(self)
-        announced = {
-            frames.MAX_CONCURRENT_STREAMS: limits.streams,
-            frames.INITIAL_WINDOW_SIZE: limits.stream_window,
-            frames.MAX_FRAME_SIZE: limits.frame_bytes,
-            frames.MAX_HEADER_LIST_SIZE: self._server.header_bytes,
-        }
-        self.outbox.put(frames.settings(announced) + frames.window_update(0, limits.connection_window - 65535))
 
     def data_received(self, data: bytes) -> None:
         """Read the frames that are whole."""
@@ -172,7 +118,6 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes, at: int) -> int:
         """Handle whole frames from ``at`` on; gives where the rest begins, and sets how much of it is needed."""
         end = len(data)
-        handlers = self._handlers
         limit = self.limits.frame_bytes
         unpack = HEAD.unpack_from
         while end - at >= 9:
@@ -192,7 +137,7 @@ class Connection(asyncio.Protocol):
             stream &= 0x7FFFFFFF
             try:
                 if kind < 10:
-                    handlers[kind](data, start, stop, flags, stream)
+                    _HANDLERS[kind](self, data, start, stop, flags, stream)
                 else:
                     self._control()
             except StreamFault as fault:
@@ -369,7 +314,7 @@ class Connection(asyncio.Protocol):
         payload = data[start:stop]
         if not flags & frames.ACK:
             self.outbox.put(frames.frame(frames.PING, frames.ACK, 0, payload))
-        elif payload == _DRAIN_PING and self.draining:
+        elif payload == DRAIN_PING and self.draining:
             self._finish_drain()
 
     def _on_goaway(self, data: bytes, start: int, stop: int, flags: int, number: int) -> None:
@@ -438,156 +383,17 @@ class Connection(asyncio.Protocol):
         if (self.outbox.slow or before == self.outbox.answers) and not self._dribbles.take(self.now):
             raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many small window updates")
 
-    def _take_reset(self, stream: Stream | None) -> None:
-        if (stream is None or self.now - stream.began < _OLD_S) and not self._resets.take(self.now):
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too many streams are reset")
 
-    # -- for streams
-
-    def window_update(self, stream: int, increment: int) -> None:
-        """Let the client send more."""
-        self.outbox.put(frames.window_update(stream, increment))
-
-    def reset(self, number: int, code: int) -> None:
-        """End one stream by RST_STREAM: its client broke a rule, or is refused."""
-        stream = self.streams.pop(number, None)
-        if stream is None or not stream.ended:
-            self._remember(number)
-        self.outbox.put(frames.rst_stream(number, code))
-        if stream is not None:
-            stream.cancel()
-        self._take_reset(stream)
-        self._after()
-
-    def finished(self, stream: Stream) -> None:
-        """The answer is written."""
-        if self.streams.pop(stream.id, None) is None:
-            return
-        if not stream.ended:  # the client still sends what nobody will read
-            self._remember(stream.id)
-            self.outbox.put(frames.rst_stream(stream.id, frames.NO_ERROR))
-        if not self.streams:
-            self._after()
-
-    def _remember(self, number: int) -> None:
-        if len(self._reset) >= _REMEMBERED:
-            del self._reset[next(iter(self._reset))]
-        self._reset[number] = None
-
-    def _after(self) -> None:
-        """A stream ended."""
-        if not self.streams:
-            self._idle_since = self.now
-            if self._final and not self._closing:
-                self._close()
-
-    # -- the end
-
-    def drain(self) -> None:
-        """Take no new calls soon, answer those that are open, then close: a GOAWAY that warns, then one that is final."""
-        if self.draining or self._closing:
-            return
-        self.draining = True
-        self._final_at = self.loop.time() + _FINAL_S
-        self.outbox.put(
-            frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN_PING)
-        )
-
-    def _finish_drain(self) -> None:
-        if not self._final:
-            self._final = True
-            self.outbox.put(frames.goaway(self.last_stream, frames.NO_ERROR))
-            self._after()
-
-    def end(self, code: int, text: str = "") -> None:
-        """GOAWAY, and close; what is open is cancelled."""
-        if self._closing:
-            return
-        log.debug("http2_connection_ended", extra={"code": code, "reason": text, "peer": self.peer})
-        self.outbox.put(frames.goaway(self.last_stream, code, text))
-        self._cancel_all()
-        self._close()
-
-    def _close(self) -> None:
-        self._closing = True
-        self.outbox.flush()
-        self.transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self.transport.abort()
-
-    def _cancel_all(self) -> None:
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            stream.cancel()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: its calls are cancelled."""
-        self._closing = True
-        self._server.connections.discard(self)
-        self._cancel_all()
-
-    def pause_writing(self) -> None:
-        """The client reads too slowly."""
-        self.outbox.pause()
-
-    def resume_writing(self) -> None:
-        """The client caught up."""
-        self.outbox.resume()
-
-    def eof_received(self) -> bool:
-        """The client sends no more; what it asked for is still answered."""
-        if self._buffer or not self.streams:
-            return False
-        self.draining = self._final = True
-        return True
-
-    # -- clients that hold things up
-
-    def check(self, now: float) -> None:
-        """End the connection if its client takes too long; called every now and then."""
-        settings = self._server.settings
-        self._check_reader(now, settings.read_timeout_s)
-        if self._closing:
-            return
-        if self._partial_since is not None and now - self._partial_since > settings.read_timeout_s:
-            self.end(frames.ENHANCE_YOUR_CALM, "a frame took too long to arrive")
-        elif self.draining and not self._final and now > self._final_at:
-            self._finish_drain()
-        elif not self.streams:
-            if now - self._idle_since > settings.keep_alive_s:
-                self.drain()
-        else:
-            self._check_silence(now, settings.read_timeout_s)
-            self._check_uploads(now, settings.read_timeout_s)
-
-    def _check_reader(self, now: float, timeout_s: float) -> None:
-        """Drop a client that does not take its answers."""
-        waits = self.outbox.unsent + self.transport.get_write_buffer_size()
-        if not waits:
-            self._stuck = None
-            if self._closing:
-                self.transport.abort()
-            return
-        taken = self.outbox.progress - self.transport.get_write_buffer_size()
-        if self._stuck is None or taken > self._stuck[0]:
-            self._stuck = taken, now
-        elif now - self._stuck[1] > timeout_s:
-            self.abort()
-
-    def _check_silence(self, now: float, timeout_s: float) -> None:
-        """Ask a client with open calls that says nothing whether it is still there."""
-        if now - self.now <= timeout_s:
-            self._pinged_at = None
-        elif self._pinged_at is None:
-            self._pinged_at = now
-            self.outbox.put(frames.frame(frames.PING, 0, 0, _ALIVE_PING))
-        elif now - self._pinged_at > timeout_s:
-            self.abort()
-
-    def _check_uploads(self, now: float, timeout_s: float) -> None:
-        for stream in tuple(self.streams.values()):
-            if now - stream.began > timeout_s and not stream.ended and isinstance(stream, UnaryCall):
-                stream.too_slow(timeout_s)
+_HANDLERS: Final = (
+    Connection._on_data,
+    Connection._on_headers,
+    Connection._on_priority,
+    Connection._on_rst_stream,
+    Connection._on_settings,
+    Connection._on_push_promise,
+    Connection._on_ping,
+    Connection._on_goaway,
+    Connection._on_window_update,
+    Connection._on_continuation,
+)
+"""By the frame's type."""

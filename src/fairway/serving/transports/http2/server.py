@@ -9,6 +9,7 @@ from fairway.serving.settings import ServeSettings
 from fairway.serving.transports.grpc.base import Method
 from fairway.serving.transports.http2.connection import Connection
 from fairway.serving.transports.http2.limits import Held, Limits
+from fairway.serving.transports.http2.link import Link
 from fairway.serving.transports.http2.request import head_reader
 
 _HEADER_BYTES = 16384
@@ -19,7 +20,7 @@ class Http2:
 
     Attributes
     ----------
-    connections : set of Connection
+    connections : set of Link
     held : Held
         Bytes of requests that are held, over all connections.
     """
@@ -37,7 +38,7 @@ class Http2:
         self.header_bytes = min(settings.max_header_bytes, _HEADER_BYTES)
         self.read_head = head_reader(methods, self.header_bytes)
         self.held = Held(limits.held_bytes or 4 * settings.max_body_bytes)
-        self.connections: set[Connection] = set()
+        self.connections: set[Link] = set()
         self._stopping = stopping
 
     def __call__(self) -> Connection:

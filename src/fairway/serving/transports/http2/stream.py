@@ -26,7 +26,7 @@ from fairway.serving.transports.http2.pieces import LARGE_BYTES, Pieces
 from fairway.serving.transports.http2.request import Head
 
 if TYPE_CHECKING:
-    from fairway.serving.transports.http2.connection import Connection
+    from fairway.serving.transports.http2.link import Link
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Stream(msgspec.Struct, eq=False):
         Nothing more is to be sent.
     """
 
-    connection: Connection
+    connection: Link
     id: int
     head: Head
     window: int
