@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from fairway.core.errors import InvalidRequest, Overloaded
+from fairway.core.errors import Overloaded
 from fairway.serving.settings import ServeSettings
 from fairway.serving.transports.grpc.base import INVALID_ARGUMENT, Call, Method, Streaming, Unary
 from fairway.serving.transports.http2.limits import Limits
@@ -161,8 +161,3 @@ def running(settings: ServeSettings | None = None, limits: Limits | None = None)
         made[0].stop()  # type: ignore[attr-defined]
         thread.join(20)
         assert not thread.is_alive()
-
-
-def refused() -> InvalidRequest:
-    """For handlers that fail."""
-    return InvalidRequest("refused")
