@@ -209,6 +209,7 @@ def _config(model: Model, backend: str) -> str:
         f'name: "{model.name}"\n{backend}\nmax_batch_size: {model.max_batch}\n'
         + side("input", model.inputs)
         + side("output", model.outputs)
-        + "dynamic_batching { }\nversion_policy: { all { } }\ninstance_group [ { kind: KIND_CPU count: 1 } ]\n"
+        + "dynamic_batching { default_queue_policy { allow_timeout_override: true } }\n"
+        "version_policy: { all { } }\ninstance_group [ { kind: KIND_CPU count: 1 } ]\n"
         + f'parameters {{ key: "kind" value: {{ string_value: "{model.kind}" }} }}\n'
     )
