@@ -86,7 +86,9 @@ def server(what: Bundle | str, folder: Path, *, table: str = "") -> Iterator[Ser
         try:
             line = running.stdout.readline()
             assert line, log.read_text()
-            yield Server(running, json.loads(line)["url"], log)
+            made = Server(running, json.loads(line)["url"], log)
+            until(lambda: made.serving() == 2, "word in the log, which is written by a thread of each worker")
+            yield made
         finally:
             if running.poll() is None:
                 children = psutil.Process(running.pid).children()
