@@ -38,10 +38,10 @@ def region(target: Target, size: int = 64, **changes: int) -> Iterator[tuple[str
         granted(_register(target, name, f"/{name}", **{"byte_size": size, **changes}))
         yield name, file
     finally:
-        target_sent, target_came = target.sent, target.came
+        file.unlink()  # what is mapped stays so
+        sent, came = target.sent, target.came
         target.post(f"/v2/systemsharedmemory/region/{name}/unregister")
-        target.sent, target.came = target_sent, target_came
-        file.unlink()
+        target.sent, target.came = sent, came
 
 
 def _register(target: Target, name: str, key: str, offset: int = 0, byte_size: int = 64) -> Reply:
