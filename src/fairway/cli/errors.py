@@ -29,6 +29,7 @@ EXIT_CODES = {
     "request_too_large": MISTAKE,
     "unsupported_encoding": MISTAKE,
     "overloaded": BROKEN,
+    "memory_exceeded": MISTAKE,
     "deadline_exceeded": BROKEN,
     "inference_failed": BROKEN,
     "worker_failed": BROKEN,
