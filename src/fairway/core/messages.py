@@ -26,6 +26,8 @@ class InferRequest(msgspec.Struct, frozen=True, eq=False):
         ``raw``: skip pre- and post-processing. ``timeout``: microseconds. Others are kept.
     route_key : str or None
         Callers with the same key stay with one version while a release is in progress.
+    finite : bool
+        Whether all numbers are known to be finite, since the wire's form holds no others: then nobody needs to look.
     """
 
     model: str
@@ -35,6 +37,7 @@ class InferRequest(msgspec.Struct, frozen=True, eq=False):
     outputs: tuple[str, ...] | None = None
     parameters: dict[str, Any] = {}
     route_key: str | None = None
+    finite: bool = False
 
 
 class InferResponse(msgspec.Struct, frozen=True, eq=False):

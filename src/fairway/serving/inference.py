@@ -15,6 +15,7 @@ from fairway.serving.models import ColdModel, Models, ServedVersion
 from fairway.serving.ondemand import OnDemand
 from fairway.serving.queues import Cancellable
 from fairway.serving.telemetry import Telemetry
+from fairway.serving.tracer import Trace, Tracer
 from fairway.serving.validation import check_outputs, select
 
 Outcome: TypeAlias = InferResponse | FairwayError
@@ -56,17 +57,23 @@ class InferenceCore:
     def __init__(self, models: Models, telemetry: Telemetry) -> None:
         self.models = models
         self.telemetry = telemetry
+        self.tracer: Tracer | None = None
+        """Says which requests are traced; ``None`` if tracing is off."""
         self._on_demand = OnDemand(models)
 
-    def submit(self, request: InferRequest, done: Callable[[Outcome], None]) -> Ticket | None:
+    def submit(
+        self, request: InferRequest, done: Callable[[Outcome], None], trace: Trace | None = None
+    ) -> Ticket | None:
         """Start a request. ``done`` is called once with its outcome: at once if it is refused, then ``None`` is returned."""
+        if trace is not None:
+            trace.decoded()
         served: ServedVersion | None = None
         try:
             key = request.route_key if request.route_key is not None else request.id
             served = self.models.resolve(request.model, request.version, key)
-            return self._schedule(request, served, done)
+            return self._schedule(request, served, done, trace)
         except ColdModel as cold:
-            return self._later(request, cold, done)
+            return self._later(request, cold, done, trace)
         except FairwayError as error:
             if served is None:
                 self.telemetry.rejected[error.code] += 1
@@ -75,7 +82,7 @@ class InferenceCore:
             done(error)
             return None
 
-    async def infer(self, request: InferRequest) -> InferResponse:
+    async def infer(self, request: InferRequest, trace: Trace | None = None) -> InferResponse:
         """Answer a request, or raise its :class:`FairwayError`. Cancelling the call cancels the request."""
         future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
 
@@ -87,7 +94,7 @@ class InferenceCore:
             else:
                 future.set_result(outcome)
 
-        ticket = self.submit(request, done)
+        ticket = self.submit(request, done, trace)
         try:
             return await future
         except asyncio.CancelledError:
@@ -95,7 +102,9 @@ class InferenceCore:
                 ticket.cancel()
             raise
 
-    def _later(self, request: InferRequest, cold: ColdModel, done: Callable[[Outcome], None]) -> Ticket | None:
+    def _later(
+        self, request: InferRequest, cold: ColdModel, done: Callable[[Outcome], None], trace: Trace | None
+    ) -> Ticket | None:
         """Answer when the version is loaded again."""
         ticket = Ticket(request, None, done)
 
@@ -105,7 +114,9 @@ class InferenceCore:
             done(error)
 
         def loaded(served: ServedVersion, took_s: float) -> None:
-            ticket.job = self.submit(_later_form(request, served.version, took_s), done)
+            if trace is not None:
+                trace.loaded()
+            ticket.job = self.submit(_later_form(request, served.version, took_s), done, trace)
 
         try:
             timeout_s = _timeout_s(request.parameters.get("timeout", 0)) if request.parameters else None
@@ -115,7 +126,9 @@ class InferenceCore:
             return None
         return ticket
 
-    def _schedule(self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None]) -> Ticket:
+    def _schedule(
+        self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None], trace: Trace | None
+    ) -> Ticket:
         parameters = request.parameters
         raw = timeout_s = None
         priority = 0
@@ -124,7 +137,7 @@ class InferenceCore:
             raw = _raw(parameters.get("raw", False)) and served.processed
             timeout_s = _timeout_s(parameters.get("timeout", 0))
         signature = served.raw_signature if raw else served.signature
-        rows = signature.check(request.inputs)
+        rows = signature.check(request.inputs, request.finite)
         if request.outputs is not None:
             check_outputs(served.model.raw_outputs if raw else served.model.outputs, request.outputs)
         ticket = Ticket(request, served, done)
@@ -137,6 +150,8 @@ class InferenceCore:
             timeout_s=timeout_s,
             priority=priority,
         )
+        if trace is not None:
+            trace.scheduled(served.version, rows, served.stats.seconds, ticket.job)
         return ticket
 
 

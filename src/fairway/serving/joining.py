@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -72,13 +72,39 @@ def run_alone(infer: Infer, feed: Tensors, position: int) -> Run:
     return Run(members, feed, outputs, [outputs], started, 0.0, perf_counter() - started)
 
 
+class Joined:
+    """The outputs of a joined call. ``notes`` is for whoever reads them row by row, to do once what serves all callers."""
+
+    __slots__ = ("notes", "outputs")
+
+    def __init__(self, outputs: Tensors) -> None:
+        self.outputs = outputs
+        self.notes: dict[str, Any] = {}
+
+
+class Rows(dict[str, Tensor]):
+    """One caller's rows of joined outputs: ``rows`` of them from ``start`` on."""
+
+    __slots__ = ("joined", "rows", "start")
+
+    def __init__(self, joined: Joined, start: int, rows: int) -> None:
+        self.joined = joined
+        self.start = start
+        self.rows = rows
+
+
 def split(outputs: Tensors, rows: Sequence[int]) -> Sequence[Tensors]:
     """Cut joined outputs into pieces of ``rows`` rows. Raises ``ValueError`` if they have another number in all."""
     total = sum(rows)
     for name, array in outputs.items():
         if array.shape[:1] != (total,):
             raise ValueError(f"output {name!r} has shape {list(array.shape)} for {total} rows")
-    pieces: list[dict[str, Tensor]] = [{} for _ in rows]
+    joined = Joined(outputs)
+    pieces: list[Rows] = []
+    start = 0
+    for count in rows:
+        pieces.append(Rows(joined, start, count))
+        start += count
     for name, array in outputs.items():
         start = 0
         for piece, count in zip(pieces, rows, strict=True):

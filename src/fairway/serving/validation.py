@@ -35,14 +35,17 @@ class Signature:
         """Whether the first axis is rows."""
         return self._batching
 
-    def check(self, inputs: Tensors) -> int:
-        """The request's rows, or :class:`InvalidRequest` saying what does not fit and what would."""
+    def check(self, inputs: Tensors, finite_known: bool = False) -> int:
+        """The request's rows, or :class:`InvalidRequest` saying what does not fit and what would.
+
+        ``finite_known``: see :attr:`InferRequest.finite`.
+        """
         if self._only is not None and len(inputs) == 1:  # most models, most requests: one look, in half of the time
             spec, dtype, tail, finite = self._only
             array = inputs.get(spec.name)
             if array is not None and array.dtype == dtype:
                 shape = array.shape
-                if shape[1:] == tail and shape and shape[0] and (not finite or _surely_finite(array)):
+                if shape[1:] == tail and shape and shape[0] and (not finite or finite_known or _surely_finite(array)):
                     rows: int = shape[0]
                     return rows
         if inputs.keys() != self._specs.keys():

@@ -16,10 +16,12 @@ import orjson
 from fairway.core.errors import FairwayError, InferenceFailed, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
 from fairway.core.tensors import Datatype, Tensor
+from fairway.serving.joining import Rows
 from fairway.serving.transports.elsewhere import NOWHERE, Elsewhere
 from fairway.serving.transports.numbers import LARGE, load_numbers
 from fairway.serving.transports.options import output_options, reply_of
 from fairway.serving.transports.v2 import Reply
+from fairway.serving.transports.v2rows import encode_rows
 from fairway.serving.transports.v2usual import MAX_BYTES as MAX_USUAL
 from fairway.serving.transports.v2usual import decode_usual
 
@@ -106,6 +108,10 @@ def encode_response(response: InferResponse) -> bytes:
     InferenceFailed
         If an output's strings are not UTF-8.
     """
+    if type(response.outputs) is Rows and not response.parameters:
+        body = encode_rows(response, response.outputs)
+        if body is not None:
+            return body
     outputs = []
     for name, tensor in response.outputs.items():
         datatype = _PLAIN.get(tensor.dtype)

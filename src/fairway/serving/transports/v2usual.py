@@ -46,7 +46,10 @@ _decode = msgspec.json.Decoder(_Message).decode
 def decode_usual(
     body: bytes | bytearray, model: str, version: str | None, route_key: str | None
 ) -> InferRequest | None:
-    """The request, or ``None`` if it is an unusual one, or a wrong one. Its arrays cannot be written to."""
+    """The request, or ``None`` if it is an unusual one, or a wrong one.
+
+    Its arrays cannot be written to, and hold finite numbers only.
+    """
     inputs: dict[str, Tensor] = {}
     try:
         message = _decode(body)
@@ -60,7 +63,7 @@ def decode_usual(
             inputs[name] = array
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError, OverflowError, struct.error, RecursionError):
         return None
-    return InferRequest(model, inputs, version, message.id or None, None, {}, route_key) if inputs else None
+    return InferRequest(model, inputs, version, message.id or None, None, {}, route_key, True) if inputs else None
 
 
 @lru_cache(512)
