@@ -468,8 +468,11 @@ class Scheduler:
             members = pieces[run.members.start : run.members.stop]
             latencies: list[float] = []
             failures: list[FairwayError] = []
+            earlier: list[float] = []
             now = self._clock()
-            earlier_s = 0.0
+            # Counted in the next turn: the answers leave at the end of this one. Asked for now, though, it comes before what
+            # the answers start.
+            self._loop.call_soon(self._tell, run, members, took_s / len(runs), latencies, failures, now, earlier)
             for piece, answer in zip(members, run.answers, strict=True):
                 job = piece.job
                 if job.settled:
@@ -481,7 +484,7 @@ class Scheduler:
                     if whole is None:
                         continue
                     final = whole
-                    earlier_s += run.started - job.began
+                    earlier.append(run.started - job.began)
                 latencies.append(now - job.arrived)
                 if isinstance(final, FairwayError):
                     failures.append(final)
@@ -493,9 +496,20 @@ class Scheduler:
                     job.callback(final)
                 except Exception:
                     log.exception("answer_not_delivered")
-            rows = sum([piece.rows for piece in members])
-            raw = pieces[0].job.raw
-            self._listener.ran(Batch(run, rows, raw, took_s / len(runs), latencies, failures, now, earlier_s))
+
+    def _tell(
+        self,
+        run: Run,
+        pieces: list[Piece],
+        took_s: float,
+        latencies: list[float],
+        failures: list[FairwayError],
+        ended: float,
+        earlier: list[float],
+    ) -> None:
+        rows = sum([piece.rows for piece in pieces])
+        raw = pieces[0].job.raw
+        self._listener.ran(Batch(run, rows, raw, took_s, latencies, failures, ended, sum(earlier)))
 
     def _collect(self, piece: Piece, answer: Answer) -> Answer | None:
         """The job's whole answer, or ``None`` while other pieces are out."""
