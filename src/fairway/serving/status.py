@@ -48,6 +48,8 @@ WIRE: dict[str, Wire] = {
 
 def wire(error: FairwayError) -> Wire:
     """The row of ``error``, or of its nearest base that has one."""
+    if error.code in WIRE:  # also where another process raised it, and only its code came here
+        return WIRE[error.code]
     return next(WIRE[code] for base in type(error).__mro__ if (code := getattr(base, "code", "")) in WIRE)
 
 

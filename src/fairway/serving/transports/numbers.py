@@ -47,7 +47,7 @@ def load_numbers(body: bytes | bytearray) -> dict[str, Any] | None:
         parser = simdjson.Parser()
     try:
         message = _message(simdjson, parser.parse(body), body)
-    except (_Unsure, ValueError, TypeError, RuntimeError):
+    except (_Unsure, ValueError, TypeError, RuntimeError, KeyError):  # of keys, one that holds U+0000 is not found
         return None  # and the parser goes: something may still hold a part of what it parsed
     if len(body) <= _KEEP and len(_parsers) < _MAX_KEPT:
         _parsers.append(parser)

@@ -102,7 +102,10 @@ class RestRoutes:
         """Prometheus metrics, in whichever form the scraper asks for."""
         from prometheus_client.exposition import choose_encoder
 
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (ValueError, TypeError):  # it asks for a version that is none
+            encode, content_type = choose_encoder("")
         registry = request.app.state.registry
         if self._telemetry.gather is not None:
             registry = Families(families_of(await self._telemetry.gather(), registry.collect()))

@@ -184,7 +184,8 @@ def _lenient(body: bytes | bytearray, problem: orjson.JSONDecodeError) -> Any:
             json.dumps(message, ensure_ascii=False).encode()  # half a surrogate pair, which no answer could give back
         return message
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
+        text = "a number in it has too many digits" if "int_max_str_digits" in str(error) else error
+        raise InvalidRequest(f"the body is not JSON: {text}") from None
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
