@@ -66,6 +66,25 @@ def test_a_request_that_never_ends_is_told_so(connection: socket.socket, start: 
     assert statuses(connection) == [408]
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"P",
+        READY[:-2],
+        b"POST %s HTTP/1.1\r\nhost: x\r\nx-" % INFER,
+        message(BODY[:-9], declared=len(BODY)),
+        CHUNKED + b"5\r\nab",
+        b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+    ],
+)
+def test_half_a_request_that_ends_is_told_so(connection: socket.socket, start: bytes) -> None:
+    connection.sendall(message())
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    connection.sendall(start)
+    connection.shutdown(socket.SHUT_WR)
+    assert statuses(connection) == [400]
+
+
 def test_a_trickle_buys_no_time(connection: socket.socket) -> None:
     connection.sendall(b"POST %s HTTP/1.1\r\nx-long: " % INFER)
     poll = select.poll()

@@ -467,11 +467,9 @@ class FairwayProtocol(HttpToolsProtocol):
     # -- the connection
 
     def eof_received(self) -> None:
-        """The client sends no more. In the middle of a body, that is worth an answer."""
-        exchange = self._exchange
-        if exchange is not None and exchange.current and exchange.more_body and not exchange.response_complete:
-            exchange.keep_alive = False
-            self._answer(exchange, InvalidRequest("the body ended before its Content-Length; send all of it"))
+        """The client sends no more. In the middle of a request, that is worth an answer."""
+        if self._begun and not self._deaf:
+            self._refuse(InvalidRequest("the request ended before it was whole; send all of it"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: its queued work is not done."""
