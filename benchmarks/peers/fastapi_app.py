@@ -1,16 +1,14 @@
-"""A model behind FastAPI as people write it by hand. Runs in an environment of its own: see ``fastapi.txt``.
-
-Usage: ``fastapi_app.py MODEL.onnx PORT``.
-"""
+"""A model behind FastAPI as people write it by hand: one call per request, on the event loop."""
 # mypy: ignore-errors
 
-import sys
-
 import numpy as np
-import onnxruntime as ort
 import uvicorn
 from fastapi import FastAPI
+from model import Model, Served
 from pydantic import BaseModel
+
+served = Served.told()
+model = Model(served.path)
 
 
 class Input(BaseModel):
@@ -38,18 +36,15 @@ class InferResponse(BaseModel):
 
 
 app = FastAPI()
-options = ort.SessionOptions()
-options.intra_op_num_threads = 1
-session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 
 
-@app.post("/v2/models/digits/infer")
-async def infer(request: InferRequest) -> InferResponse:
-    feed = {i.name: np.array(i.data, np.float32).reshape(i.shape) for i in request.inputs}
-    (answer,) = session.run(["probabilities"], feed)
-    output = Output(name="probabilities", shape=list(answer.shape), datatype="FP32", data=answer.ravel().tolist())
-    return InferResponse(model_name="digits", model_version="1", outputs=[output])
+@app.post("/v2/models/{name}/infer")
+async def infer(name: str, request: InferRequest) -> InferResponse:
+    (given,) = request.inputs
+    answer = model.infer(np.array(given.data, model.dtype).reshape(given.shape))
+    output = Output(name=model.output, shape=list(answer.shape), datatype="FP32", data=answer.ravel().tolist())
+    return InferResponse(model_name=name, model_version="1", outputs=[output])
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), access_log=False, log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=served.port, access_log=False, log_level="warning")

@@ -1,7 +1,7 @@
 """The limit: HTTP parser, event loop, JSON and engine, joined over one loop turn, and nothing else.
 
 No validation, no errors, no metrics, no limits, no routes: every request is taken for a good one. Usage:
-``probe.py MODEL.onnx PORT``.
+the arguments of every peer (``model.py``).
 """
 
 from __future__ import annotations
@@ -91,4 +91,4 @@ async def main(path: str, port: int) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(sys.argv[1], int(sys.argv[2])))
+        runner.run(main(sys.argv[1], int(sys.argv[4])))

@@ -1,9 +1,12 @@
 -- wrk: post one body again and again; print what was measured as JSON, in seconds.
+-- Arguments: path, file of the body, then each header's name and value.
 function init(args)
   wrk.method = "POST"
   wrk.path = args[1]
-  wrk.headers["content-type"] = "application/json"
-  wrk.body = io.open(args[2]):read("*a")
+  wrk.body = io.open(args[2], "rb"):read("*a")
+  for i = 3, #args, 2 do
+    wrk.headers[args[i]] = args[i + 1]
+  end
 end
 
 function done(summary, latency)

@@ -1,0 +1,105 @@
+"""p99 of tiny at a constant rate, alone and beside vision in the same process.
+
+Tiny is asked at 80% of the rate that it reaches alone with 64 connections, measured just before. Vision is asked at 80% of
+what tiny then leaves of the core: 0.8 x 0.2 of the rate that vision reaches alone. Rates are constant, so latencies count from
+the time that a request was due (see ``pace.py``); both generators share the core that the server does not have.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.harness import Figure, figure
+from benchmarks.serving.contestants import QUIET, of_fairway
+from benchmarks.serving.heats import Cores, Effort
+from benchmarks.serving.load import LoadFailed, h2load, wrk
+from benchmarks.serving.start import Running, started
+from benchmarks.serving.workloads import Workload
+
+_CONNECTIONS = 64
+_SHARE = 0.8
+_PACE = Path(__file__).with_name("pace.py")
+
+
+class Paced(msgspec.Struct, frozen=True):
+    """What ``pace.py`` prints."""
+
+    requests: int
+    seconds: float
+    errors: int
+    p50: float
+    p99: float
+    late_p99: float
+
+
+def tail_figures(tiny: Workload, vision: Workload, effort: Effort, cores: Cores, folder: Path) -> list[Figure]:
+    """The figures. Raises :class:`NotStarted` or :class:`LoadFailed`."""
+    place = folder / "tail"
+    place.mkdir()
+    (place / "fairway.toml").write_text(QUIET)
+    both = of_fairway("both", QUIET, ("json",), str(vision.bundle.path))
+    with started(
+        lambda ports: both.command(tiny, ports),
+        place,
+        cores.server,
+        lambda ports: both.wrong(tiny, ports, "json") or both.wrong(vision, ports, "json"),
+    ) as running:
+        return _measured(running, tiny, vision, effort, cores, place)
+
+
+def _measured(
+    running: Running, tiny: Workload, vision: Workload, effort: Effort, cores: Cores, folder: Path
+) -> list[Figure]:
+    port, seconds = running.ports.port, 6 * effort.scale
+    wrk(cores.client, port, tiny.path, tiny.bodies["json"], _CONNECTIONS, 1)
+    most = wrk(cores.client, port, tiny.path, tiny.bodies["json"], _CONNECTIONS, max(2, round(seconds / 2))).per_s
+    few = h2load(cores.client, port, vision.path, vision.bodies["binary"], 4, requests=max(8, round(24 * effort.scale)))
+    rate, slow_rate = _SHARE * most, _SHARE * (1 - _SHARE) * few[0].per_s
+    alone: list[Paced] = []
+    beside: list[Paced] = []
+    images: list[Paced] = []
+    for _ in range(effort.rounds):
+        alone.append(_wait(_pace(tiny, "json", port, rate, seconds, cores, folder)))
+        other = _pace(vision, "binary", port, slow_rate, seconds + 1, cores, folder)
+        beside.append(_wait(_pace(tiny, "json", port, rate, seconds, cores, folder)))
+        images.append(_wait(other))
+    failed = sum(paced.errors for paced in (*alone, *beside, *images))
+    if failed:
+        raise LoadFailed(f"{failed} requests at a constant rate failed")
+    ratios = [b.p99 / a.p99 for a, b in zip(alone, beside, strict=True)]
+    return [
+        figure("tiny: rate, 80% of its most", [rate], "requests/s"),
+        figure("vision beside it: rate, 80% of what is left", [slow_rate], "requests/s"),
+        figure("tiny alone: p99", [each.p99 * 1e3 for each in alone], "ms"),
+        figure("tiny beside vision: p99", [each.p99 * 1e3 for each in beside], "ms"),
+        figure("vision beside tiny: p99", [each.p99 * 1e3 for each in images], "ms"),
+        figure("generator: p99 of sending late, tiny alone", [each.late_p99 * 1e3 for each in alone], "ms"),
+        figure("p99: tiny beside vision / alone", ratios, "ratio", "<= 3"),
+    ]
+
+
+def _pace(
+    workload: Workload, wire: str, port: int, rate: float, seconds: float, cores: Cores, folder: Path
+) -> subprocess.Popen[bytes]:
+    body = workload.bodies[wire]
+    fields = {"host": f"127.0.0.1:{port}", **body.headers, "content-length": str(len(body.data))}
+    head = f"POST {workload.path} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields.items()) + "\r\n"
+    request = folder / f"{workload.name}.request"
+    request.write_bytes(head.encode() + body.data)
+    command = [sys.executable, str(_PACE), str(port), str(request), str(_CONNECTIONS), str(rate), str(seconds)]
+    return subprocess.Popen(["taskset", "-c", str(cores.client), *command], stdout=subprocess.PIPE)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> Paced:
+    try:
+        said, _ = child.communicate(timeout=120)
+    except subprocess.TimeoutExpired as error:
+        child.kill()
+        raise LoadFailed("the generator of a constant rate did not end") from error
+    if child.returncode:
+        raise LoadFailed("the generator of a constant rate failed")
+    return msgspec.json.decode(said, type=Paced)
