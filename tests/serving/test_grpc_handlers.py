@@ -37,12 +37,14 @@ class Ticket:
 class Core:
     """Holds every request until the test answers it."""
 
+    tracer = None
+
     def __init__(self) -> None:
         self.telemetry = SimpleNamespace(rejected=Counter())
         self.open: list[tuple[InferRequest, Callable[[Outcome], None], Ticket]] = []
         self.refuse: FairwayError | None = None
 
-    def submit(self, request: InferRequest, done: Callable[[Outcome], None]) -> Ticket | None:
+    def submit(self, request: InferRequest, done: Callable[[Outcome], None], *_: object) -> Ticket | None:
         if self.refuse is not None:
             done(self.refuse)
             return None

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvicorn
 import uvloop
@@ -34,7 +34,11 @@ from fairway.serving.repository import GivenBundles
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.telemetry import Telemetry
+from fairway.serving.tracer import Tracer
 from fairway.serving.transports.rest import make_app
+
+if TYPE_CHECKING:
+    from fairway.serving.spans import SpanExport
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ class Service:
         self.core = InferenceCore(self.models, self.telemetry)
         self.memory = SharedMemory(settings.max_body_bytes) if settings.shared_memory else None
         self.management = Management(self.models, self.telemetry, settings, self.memory)
+        self._spans = make_tracing(self.core, self.management, settings) if settings.tracing else None
         self._socket = bind(settings.host, settings.port) if sockets is None else sockets["rest"]
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{reachable(settings.host)}:{self.port}"
@@ -125,6 +130,8 @@ class Service:
         connections before that, as liveness is a TCP probe to some platforms.
         """
         self._stop = asyncio.get_running_loop().create_future()
+        if self._spans is not None:
+            self._spans.start()
         self._server = server = _Uvicorn(self._config())
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
@@ -162,8 +169,7 @@ class Service:
                 await self._follower.close()
             if self.drained is not None:
                 self.drained()
-            await self.models.close()
-            self.management.close()
+            await self._close()
             log.info("worker_stopped" if self.worker else "server_stopped", extra={"url": self.url})
 
     def stop(self, delay_s: float = 0.0) -> None:
@@ -219,6 +225,12 @@ class Service:
         assert self._server is not None
         return len(self._server.server_state.connections) + (self._grpc.connections if self._grpc is not None else 0)
 
+    async def _close(self) -> None:
+        await self.models.close()
+        self.management.close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
+
     async def _listen(self, server: uvicorn.Server) -> None:
         """Accept connections."""
         await server.startup(sockets=[self._socket])
@@ -271,6 +283,27 @@ class Service:
         from fairway.serving.transports.fastlane import make_protocol
 
         return make_protocol(self.core, self._settings, stopping=lambda: self.stopping, memory=self.memory)
+
+
+def make_tracing(core: InferenceCore, management: Management, settings: ServeSettings) -> SpanExport | None:
+    """Let ``core`` trace, as the settings and the protocol's trace settings say; ``None`` if the environment forbids it.
+
+    Raises
+    ------
+    InvalidConfig
+        If it cannot be told where spans go.
+    MissingExtra
+        If OpenTelemetry is not installed.
+    """
+    from fairway.serving.spans import SpanExport, otlp_exporter
+
+    exporter = otlp_exporter(settings.tracing)
+    if exporter is None:
+        return None
+    spans = SpanExport(exporter)
+    core.tracer = tracer = Tracer(management.traces, spans.put, limit=settings.trace_limit)
+    core.telemetry.traces = lambda: (spans.exported, spans.dropped, tracer.over)
+    return spans
 
 
 class RunningServer:

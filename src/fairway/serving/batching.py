@@ -475,6 +475,8 @@ class Scheduler:
             self._loop.call_soon(self._tell, run, members, took_s / len(runs), latencies, failures, now, earlier)
             for piece, answer in zip(members, run.answers, strict=True):
                 job = piece.job
+                if job.trace is not None:
+                    job.trace.ran(run, len(members), sum([each.rows for each in members]), now, job.arrived)
                 if job.settled:
                     continue
                 final = answer

@@ -91,6 +91,7 @@ class QueuedLines(logging.Handler):
         self._lock = lock
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._dropped = 0
+        self._last = b"\n"
         self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
         self._thread.start()
 
@@ -139,12 +140,16 @@ class QueuedLines(logging.Handler):
                 self._write_all(content)
 
     def _write_all(self, content: bytes) -> None:
+        if content and self._last != b"\n":  # the disk was full in the middle of a line
+            content = b"\n" + content
         while content:
             try:
-                content = content[self._write(self._descriptor, content) :]
+                size = self._write(self._descriptor, content)
+                self._last, content = content[size - 1 : size], content[size:]
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError:  # nobody reads, or the disk is full
+                self._dropped += content.count(b"\n")
                 break
 
     @contextmanager
@@ -208,6 +213,11 @@ class _Formatter(logging.Formatter):
             "process": {"pid": record.process},
             "url": {"path": said["url.path"]},
         }
+        if "trace.id" in said:
+            line["trace"] = {"id": said["trace.id"]}
+        if "span.id" in said:
+            line["span"] = {"id": said["span.id"]}
+            line["transaction"] = {"id": said["span.id"]}
         if "rpc.grpc.status_code" in said:
             line["rpc"] = {"grpc": {"status_code": said["rpc.grpc.status_code"]}}
         try:
@@ -225,9 +235,21 @@ _STANDARD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime"
 
 
 def log_request(
-    method: str, path: str, status: int, *, seconds: float, size: int, client: str, grpc_status: int | None = None
+    method: str,
+    path: str,
+    status: int,
+    *,
+    seconds: float,
+    size: int,
+    client: str,
+    grpc_status: int | None = None,
+    trace: tuple[str, str] | None = None,
 ) -> None:
-    """One line per request, in ECS field names. ``seconds`` is the time to the answer, ``size`` the answer's body bytes."""
+    """One line per request, in ECS field names.
+
+    ``seconds`` is the time to the answer, ``size`` the answer's body bytes, ``trace`` the ids of its trace and of its span; the
+    latter is empty if only its caller traces it.
+    """
     access.info(
         "%s %s %d" if grpc_status is None else f"%s %s %d grpc {grpc_status}",
         method,
@@ -235,6 +257,7 @@ def log_request(
         status,
         extra={
             **({} if grpc_status is None else {"rpc.grpc.status_code": grpc_status}),
+            **({} if trace is None else {"trace.id": trace[0]} | ({"span.id": trace[1]} if trace[1] else {})),
             "http.request.method": method,
             "url.path": path,
             "http.response.status_code": status,

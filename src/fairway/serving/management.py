@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import copy
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fairway.core.errors import InvalidBundle, InvalidRequest, NotEnabled
+from fairway.serving.control import Agreed, Change, Everywhere, alone
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.model_config import PLATFORMS, config_of, metadata_of
 from fairway.serving.models import ColdModel, Models, ServedVersion, State
@@ -60,6 +62,8 @@ class Management:
     ----------
     traces : TraceSettings
         Asked, for each request, whether it is traced.
+    everywhere : callable or None
+        Makes a change on all workers, where there are several; ``None``: there is only this process.
     """
 
     def __init__(
@@ -70,7 +74,8 @@ class Management:
         self._settings = settings
         self._memory = memory
         self._logs = LogSettings()
-        self.traces = TraceSettings()
+        self.everywhere: Everywhere | None = None
+        self.traces = TraceSettings("TIMESTAMPS" if settings.tracing else "OFF", settings.trace_rate)
         self._version = importlib.metadata.version("fairway")
 
     # -- server and models
@@ -139,16 +144,16 @@ class Management:
         InvalidRequest
             If a parameter is wrong.
         FairwayError
-            If the model cannot be loaded; what was live stays so.
+            If the model cannot be loaded, be it on one of several workers; what was live stays so.
         """
         self._need_control("loading models")
-        config, files = _load_parameters(parameters)
-        try:
-            await self._models.load_model(name, config, files)
-        except InvalidBundle as error:
-            if files:  # what is wrong came with the request
-                raise InvalidRequest(str(error)) from error
-            raise
+        _, files = _load_parameters(parameters)
+        if files and self.everywhere is not None:
+            raise InvalidRequest(
+                "this server has several workers, and files come to one of them only; serve the bundle by its path or from a "
+                "registry, or set workers = 1 in [serve]"
+            )
+        await self._change(Change("load", name, parameters))
 
     async def unload(self, name: str, unload_dependents: bool = False) -> None:  # noqa: ARG002 (no model has any)
         """Unload a model's versions; they answer what they have accepted. An unknown model is no error.
@@ -159,12 +164,12 @@ class Management:
             If ``model_control`` is off.
         """
         self._need_control("unloading models")
-        await self._models.unload_model(name)
-        self.traces.forget(name)
+        if self._models.knows(name):
+            await self._change(Change("unload", name))
 
     # -- settings
 
-    def trace_setting(self, model: str | None = None, update: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def trace_setting(self, model: str | None = None, update: dict[str, Any] | None = None) -> dict[str, Any]:
         """The trace settings of a model or of the server, after ``update``; its ``None`` go back to the default.
 
         Raises
@@ -177,13 +182,13 @@ class Management:
             If the model is unknown.
         """
         if model:
-            self._served(model, None)
+            self._known(model)
         if update:
             self._need_control("changing trace settings")
-            self.traces.update(model or None, update)
+            await self._change(Change("trace", model or "", update))
         return self.traces.get(model or None)
 
-    def log_settings(self, update: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def log_settings(self, update: dict[str, Any] | None = None) -> dict[str, Any]:
         """The log settings, after ``update``.
 
         Raises
@@ -195,7 +200,7 @@ class Management:
         """
         if update:
             self._need_control("changing log settings")
-            self._logs.update(update)
+            await self._change(Change("log", values=update))
         return self._logs.get()
 
     # -- shared memory
@@ -212,7 +217,7 @@ class Management:
         """
         return self._need_memory().status(name or None)
 
-    def register_shared_memory(self, name: str, key: str, offset: int, byte_size: int) -> None:
+    async def register_shared_memory(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Make part of a POSIX shared memory object usable as region ``name``.
 
         Raises
@@ -222,9 +227,10 @@ class Management:
         InvalidRequest
             If a value is wrong, or the object is absent or too small.
         """
-        self._need_memory().register(name, key, offset, byte_size)
+        self._need_memory()
+        await self._change(Change("register", name, {"key": key, "offset": offset, "byte_size": byte_size}))
 
-    def unregister_shared_memory(self, name: str | None = None) -> None:
+    async def unregister_shared_memory(self, name: str | None = None) -> None:
         """Forget a region, or all. An unknown one is no error.
 
         Raises
@@ -232,13 +238,83 @@ class Management:
         NotEnabled
             If ``shared_memory`` is off.
         """
-        self._need_memory().unregister(name or None)
+        self._need_memory()
+        await self._change(Change("unregister", name or ""))
+
+    # -- changes
+
+    async def perform(self, change: Change, agreed: Agreed = alone) -> None:
+        """Make a change in this process, once ``agreed``; what cannot be made changes nothing.
+
+        Raises
+        ------
+        FairwayError
+            Saying why it cannot be made.
+        """
+        match change.does:
+            case "load":
+                await self._load(change.name, change.values, agreed)
+            case "unload":
+                await agreed()
+                await self._models.unload_model(change.name)
+                self.traces.forget(change.name)
+            case "trace":
+                await self._set_traces(change.name or None, change.values, agreed)
+            case "log":
+                await self._set_logs(change.values, agreed)
+            case "register":
+                await self._register(change, agreed)
+            case "unregister":
+                await agreed()
+                self._need_memory().unregister(change.name or None)
+
+    async def _change(self, change: Change) -> None:
+        await (self.perform(change) if self.everywhere is None else self.everywhere(change))
+
+    async def _load(self, name: str, parameters: dict[str, Any], agreed: Agreed) -> None:
+        config, files = _load_parameters(parameters)
+        try:
+            await self._models.load_model(name, config, files, agreed)
+        except InvalidBundle as error:
+            if files:  # what is wrong came with the request
+                raise InvalidRequest(str(error)) from error
+            raise
+
+    async def _set_traces(self, model: str | None, update: dict[str, Any], agreed: Agreed) -> None:
+        if model:
+            self._known(model)
+        copy.deepcopy(self.traces).update(model, update)  # raises if it is wrong
+        await agreed()
+        self.traces.update(model, update)
+
+    async def _set_logs(self, update: dict[str, Any], agreed: Agreed) -> None:
+        before = self._logs.get()
+        self._logs.update(update)
+        try:
+            await agreed()
+        except BaseException:
+            self._logs.update(before)
+            raise
+
+    async def _register(self, change: Change, agreed: Agreed) -> None:
+        memory = self._need_memory()
+        memory.register(change.name, **change.values)
+        try:
+            await agreed()
+        except BaseException:
+            memory.unregister(change.name)
+            raise
 
     def close(self) -> None:
         """Forget every region, and put the process's logging back as it was."""
         if self._memory is not None:
             self._memory.close()
         self._logs.close()
+
+    def _known(self, name: str) -> None:
+        """Raise :class:`ModelNotFound` or :class:`ModelNotReady` unless a model can answer, be it after loading it again."""
+        with contextlib.suppress(ColdModel):
+            self._served(name, None)
 
     def _served(self, name: str, version: str | None) -> ServedVersion:
         return self._models.resolve(name, version or None, None)

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from fairway.core.tensors import Tensors
-from fairway.serving.joining import Answer
+from fairway.serving.joining import Answer, Run
 
 Done: TypeAlias = Callable[[Answer], None]
 
@@ -34,6 +34,14 @@ class Canceller(Protocol):
         ...
 
 
+class Traced(Protocol):
+    """Whoever wants to know when a job ran."""
+
+    def ran(self, run: Run, requests: int, rows: int, now: float, arrived: float) -> None:
+        """One engine call ended, of so many requests and rows; the job had arrived at ``arrived``."""
+        ...
+
+
 class Job(msgspec.Struct, eq=False):  # a struct is made in a quarter of a class's time
     """One request in the scheduler. :meth:`cancel` it when the caller leaves."""
 
@@ -51,6 +59,7 @@ class Job(msgspec.Struct, eq=False):  # a struct is made in a quarter of a class
     settled: bool = False
     timer: asyncio.TimerHandle | None = None
     began: float = 0.0
+    trace: Traced | None = None
 
     @property
     def rank(self) -> float:

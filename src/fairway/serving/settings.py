@@ -82,6 +82,13 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         an answer. Raise it where large requests come over slow lines.
     access_log : bool
         One line per request, on the logger ``fairway.access``.
+    tracing : str
+        Where spans go, as OTLP over HTTP: a collector's URL (``http://127.0.0.1:4318``), or ``otlp`` for what the
+        ``OTEL_EXPORTER_OTLP_*`` variables of the environment say. Empty, nothing is traced. Needs ``fairway[tracing]``.
+    trace_rate : int
+        One request in so many is traced, of those that come without a ``traceparent``; with one, its caller decides.
+    trace_limit : int
+        Requests traced per second at most, by each process, whoever decides.
     fast_lane : bool
         Answer infer routes without an ASGI call. Off, everything is one Starlette application.
     workers : int or "auto"
@@ -124,6 +131,9 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     keep_alive_s: Annotated[float, msgspec.Meta(ge=1)] = 75.0
     read_timeout_s: Annotated[float, msgspec.Meta(ge=0.05)] = 60.0
     access_log: bool = True
+    tracing: str = ""
+    trace_rate: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 1000
+    trace_limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
     fast_lane: bool = True
     workers: Annotated[int, msgspec.Meta(ge=0, le=1024)] | Literal["auto"] = 1
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None

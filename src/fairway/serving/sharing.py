@@ -16,6 +16,7 @@ from fairway.serving.batching import Scheduler
 from fairway.serving.cache import ResponseCache, digest, private
 from fairway.serving.joining import Answer
 from fairway.serving.queues import Cancellable, Done, Job
+from fairway.serving.tracer import Trace
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,12 @@ class Member(msgspec.Struct, eq=False):
     arrived: float
     deadline: float | None
     timer: asyncio.TimerHandle | None = None
+
+    def watch(self, trace: Trace) -> None:
+        """``trace`` is told when the run has ended, like those of others who wait for it."""
+        job = self.flight.job
+        if job is not None:
+            trace.also, job.trace = job.trace, trace
 
     def cancel(self) -> None:
         """The others still get their answer; without others the run is cancelled."""

@@ -33,12 +33,18 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 class Histogram:
     """Counts per bucket; ``bounds`` are inclusive upper ends."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, tuple[dict[str, str], float, float]] = {}
+
+    def exemplify(self, value: float, trace_id: str, span_id: str) -> None:
+        """The trace of a value that is counted, kept until the next one of its bucket."""
+        labels = {"trace_id": trace_id, "span_id": span_id}
+        self.exemplars[bisect_left(self.bounds, value)] = (labels, value, time.time())
 
     def observe(self, value: float) -> None:
         """Count one value."""
@@ -152,6 +158,8 @@ class Telemetry:
         self.ready: Callable[[], bool] = lambda: False
         self.gather: Gather | None = None
         """Asks for the counts of all workers, where there are several."""
+        self.traces: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+        """Traces exported, those that the collector did not take, and requests above the limit."""
         self._started = time.time()
 
     def register(self, registry: CollectorRegistry) -> None:
@@ -174,6 +182,12 @@ class Telemetry:
         for code, count in self.rejected.items():
             rejected.add_metric([code], count)
         yield rejected
+        exported, lost, over = self.traces()
+        yield CounterMetricFamily("fairway_traces_exported", "Traces that the collector took", value=exported)
+        dropped = CounterMetricFamily("fairway_traces_dropped", "Traces that did not reach it", labels=["reason"])
+        dropped.add_metric(["not_exported"], lost)
+        dropped.add_metric(["over_limit"], over)
+        yield dropped
         yield from self._counters()
         yield from self._gauges()
         yield from self._histograms()
@@ -210,6 +224,7 @@ class Telemetry:
 
     def _histograms(self) -> Iterable[Metric]:
         from prometheus_client.core import HistogramMetricFamily
+        from prometheus_client.samples import Exemplar
 
         seconds = HistogramMetricFamily(
             "fairway_infer_duration_seconds", "From decoded request to answer", labels=_LABELS
@@ -217,7 +232,12 @@ class Telemetry:
         engine = HistogramMetricFamily("fairway_engine_duration_seconds", "One engine call", labels=_LABELS)
         rows = HistogramMetricFamily("fairway_batch_rows", "Rows per engine call", labels=_LABELS)
         for labels, stats in self.versions.items():
-            seconds.add_metric(labels, stats.seconds.buckets(), stats.seconds.total)
+            exemplars = {n: Exemplar(*exemplar) for n, exemplar in stats.seconds.exemplars.items()}
+            buckets = [
+                (*bucket, exemplars[n]) if n in exemplars else bucket
+                for n, bucket in enumerate(stats.seconds.buckets())
+            ]
+            seconds.add_metric(labels, buckets, stats.seconds.total)
             engine.add_metric(labels, stats.engine_seconds.buckets(), stats.engine_seconds.total)
             rows.add_metric(labels, stats.batch_rows.buckets(), stats.batch_rows.total)
         return seconds, engine, rows

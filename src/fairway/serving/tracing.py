@@ -25,12 +25,15 @@ class _Sampler(msgspec.Struct):
     seen: int = 0
 
     def sampled(self) -> bool:
-        if self.level == "OFF" or not self.count:
-            return False
         self.seen += 1
-        if self.seen < self.rate:
+        if self.seen < self.rate or not self.continued():
             return False
         self.seen = 0
+        return True
+
+    def continued(self) -> bool:
+        if self.level == "OFF" or not self.count:
+            return False
         if self.count > 0:
             self.count -= 1
         return True
@@ -39,9 +42,16 @@ class _Sampler(msgspec.Struct):
 class TraceSettings:
     """The protocol's trace settings, for the server and for single models. For the event loop's thread only.
 
-    ``trace_level``: ``OFF`` (the default) or ``TIMESTAMPS``. ``trace_rate``: one request in so many (1000).
-    ``trace_count``: how many requests are still to be traced, -1 for all (-1). ``trace_mode`` is ``opentelemetry``, and
-    cannot be changed.
+    ``trace_level``: ``OFF`` or ``TIMESTAMPS``. ``trace_rate``: one request in so many, of those that come without a trace of
+    their caller's. ``trace_count``: how many requests are still to be traced, whoever asks for it, -1 for all (-1).
+    ``trace_mode`` is ``opentelemetry``, and cannot be changed.
+
+    Parameters
+    ----------
+    level : str
+        The default of ``trace_level``.
+    rate : int
+        The default of ``trace_rate``.
 
     Examples
     --------
@@ -51,17 +61,22 @@ class TraceSettings:
     [False, True, False, True]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, level: str = "OFF", rate: int = 1000) -> None:
+        self._default = {"trace_level": level, "trace_rate": rate}
         self._given: dict[str, Any] = {}
         self._given_by_model: dict[str, dict[str, Any]] = {}
-        self._everywhere = _Sampler()
+        self._everywhere = _Sampler(level, rate)
         self._by_model: dict[str, _Sampler] = {}
-        self.on = False
+        self.on = level != "OFF"
         """Whether any request may be traced: while false, nobody needs to ask."""
 
     def sampled(self, model: str) -> bool:
         """Whether the request that comes now, for ``model``, is traced. Counts it."""
         return self._by_model.get(model, self._everywhere).sampled()
+
+    def continued(self, model: str) -> bool:
+        """The same of a request that its caller traces: the rate is not asked."""
+        return self._by_model.get(model, self._everywhere).continued()
 
     def get(self, model: str | None) -> dict[str, Any]:
         """What holds for ``model``, or for those without settings of their own: strings, and lists of strings."""
@@ -86,13 +101,14 @@ class TraceSettings:
         kept = {key: value for key, value in (given | parsed).items() if value is not None}
         if model is None:
             self._given = kept
-            self._everywhere = _sampler(self._everywhere, kept, parsed)
+            self._everywhere = _sampler(self._everywhere, self._default | kept, parsed)
             for name, own in self._given_by_model.items():
                 inherited = {key: value for key, value in parsed.items() if key not in own}
-                self._by_model[name] = _sampler(self._by_model[name], kept | own, inherited)
+                self._by_model[name] = _sampler(self._by_model[name], self._default | kept | own, inherited)
         elif kept:
             self._given_by_model[model] = kept
-            self._by_model[model] = _sampler(self._by_model.get(model), self._given | kept, parsed)
+            values = self._default | self._given | kept
+            self._by_model[model] = _sampler(self._by_model.get(model), values, parsed)
         else:
             self.forget(model)
         self.on = any(sampler.level != "OFF" for sampler in (self._everywhere, *self._by_model.values()))

@@ -8,6 +8,11 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairway.serving.logs import access, log_request
+from fairway.serving.tracer import Trace, caller_ids
+from fairway.serving.transports import traced
+
+TRACE = "fairway.trace"
+"""In an ASGI scope: the trace of a request that is traced."""
 
 
 class AccessLog:
@@ -37,4 +42,6 @@ class AccessLog:
         finally:
             client = scope["client"][0] if scope.get("client") else ""
             seconds = time.perf_counter() - started
-            log_request(scope["method"], scope["path"], status, seconds=seconds, size=size, client=client)
+            trace: Trace | None = scope.get(TRACE)
+            ids = trace.ids if trace is not None else caller_ids(traced.parent(scope["headers"]))
+            log_request(scope["method"], scope["path"], status, seconds=seconds, size=size, client=client, trace=ids)

@@ -25,6 +25,8 @@ from fairway.serving.logs import access, log_request
 from fairway.serving.routing import normal_version
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
+from fairway.serving.tracer import Trace, Tracer, caller_ids
+from fairway.serving.transports import traced
 from fairway.serving.transports.bodies import too_large
 from fairway.serving.transports.codec import Codec
 from fairway.serving.transports.elsewhere import BINARY_HEADER
@@ -79,7 +81,9 @@ def _head(model: str, version: str | None, path: bytes, lines: list[tuple[bytes,
     length = -1 if _CHUNKED in headers else int(headers.get(b"content-length", -1))
     plain = _BINARY not in headers and _ENCODING not in headers
     route_key = None if key is None else key.decode("latin-1")
-    return _Head(model, version, path, headers, length, route_key, plain, headers.get(_ACCEPTS, b""))
+    return _Head(
+        model, version, path, headers, length, route_key, plain, headers.get(_ACCEPTS, b""), traced.parent(lines)
+    )
 
 
 class _NoEvent:
@@ -95,7 +99,8 @@ _NO_EVENT = _NoEvent()
 class _Head(msgspec.Struct, frozen=True, eq=False):
     """What the head of an infer request says.
 
-    ``plain``: its body is V2 JSON as it stands; ``length`` is -1 if not told; ``accepts``: encodings of the answer.
+    ``plain``: its body is V2 JSON as it stands; ``length`` is -1 if not told; ``accepts``: encodings of the answer;
+    ``parent``: its ``traceparent``.
     """
 
     model: str
@@ -106,6 +111,7 @@ class _Head(msgspec.Struct, frozen=True, eq=False):
     route_key: str | None = None
     plain: bool = True
     accepts: bytes = b""
+    parent: bytes | None = None
 
 
 class _Exchange(msgspec.Struct, eq=False):
@@ -124,6 +130,8 @@ class _Exchange(msgspec.Struct, eq=False):
     message_event: _NoEvent = _NO_EVENT
     ticket: Ticket | None = None
     reply: Reply | None = None  # how the answer is wanted, if not as plain JSON
+    parent: bytes | None = None  # its traceparent, if the head was found without
+    trace: Trace | None = None
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
@@ -145,6 +153,7 @@ class FairwayProtocol(HttpToolsProtocol):
     core: InferenceCore
     settings: ServeSettings
     codec: Codec
+    tracer: Tracer | None
     stopping: Callable[[], bool]
     paths: dict[bytes, tuple[str, str | None] | None]
     heads: dict[bytes, _Head]
@@ -165,6 +174,7 @@ class FairwayProtocol(HttpToolsProtocol):
         self._deaf = False
         self._held = False
         self._unseen: bytes | None = None
+        self._cut = 0
 
     # -- reading
 
@@ -180,14 +190,20 @@ class FairwayProtocol(HttpToolsProtocol):
             return
         if not self._begun:
             head_size = data.find(b"\r\n\r\n") + 4
-            head = self.heads.get(data[:head_size])
+            said = data[:head_size]
+            head = self.heads.get(said)
+            parent = None
+            if head is None and head_size < _MAX_HEAD:
+                said, parent, self._cut = traced.without_parent(said)
+                head = self.heads.get(said) if parent is not None else None
             if head is not None and head.length == len(data) - head_size and self._rests():
                 self._waiting_since = None
                 exchange = self._exchange = _Exchange(head, True, data[head_size:], False, True)
+                exchange.parent = parent
                 self.cycle = exchange  # type: ignore[assignment]
                 self._run(exchange)
                 return
-            self._unseen = data[:head_size] if head is None and head_size < _MAX_HEAD else None
+            self._unseen = said if head is None and head_size < _MAX_HEAD else None
         if self._waiting_since is None:
             self._waiting_since = self.loop.time()
         if self._in_head:
@@ -293,9 +309,15 @@ class FairwayProtocol(HttpToolsProtocol):
     def _remember(self, said: bytes, head: _Head) -> None:
         """So that the next request with the same head, byte for byte, need not be parsed: clients repeat theirs.
 
-        Only where ``said`` is this message's head and nothing else, which the number of its lines tells.
+        Only where ``said`` is this message's head and nothing else, which the number of its lines tells. Its ``traceparent`` is
+        cut out of it, as it is another each time.
         """
-        lines = len(self.headers) + 2
+        lines = len(self.headers) + 2 - self._cut
+        if self._cut:
+            if head.parent is None:  # more than one
+                return
+            kept = {name: value for name, value in head.headers.items() if name not in traced.LINES}
+            head = msgspec.structs.replace(head, parent=None, headers=kept)
         if said.startswith(b"POST ") and said.count(b"\r\n") == said.count(b"\n") == lines:
             if len(self.heads) >= _MAX_HEADS:
                 self.heads.clear()
@@ -362,6 +384,10 @@ class FairwayProtocol(HttpToolsProtocol):
 
     def _run(self, exchange: _Exchange) -> None:
         """Decode and submit."""
+        tracer = self.tracer
+        if tracer is not None and exchange.head.model:
+            parent = exchange.parent or exchange.head.parent
+            exchange.trace = tracer.begin(exchange.head.model, parent, exchange.arrived)
         try:
             if exchange.refused is not None:
                 raise exchange.refused
@@ -383,7 +409,7 @@ class FairwayProtocol(HttpToolsProtocol):
             log.exception("decoding_failed")
             self._answer(exchange, FairwayError("the server failed on this request; its log says why"))
             return
-        ticket = self.core.submit(request, partial(self._answer, exchange))
+        ticket = self.core.submit(request, partial(self._answer, exchange), exchange.trace)
         if not exchange.response_complete:
             exchange.ticket = ticket
 
@@ -392,6 +418,8 @@ class FairwayProtocol(HttpToolsProtocol):
         exchange.ticket = None  # it holds this exchange: without the circle, both are freed at once
         if exchange.disconnected or self.transport.is_closing():  # what broke is told only after this turn of the loop
             return
+        if exchange.trace is not None:
+            exchange.trace.answered()
         status, extra = 200, _JSON
         rest: Sequence[Buffer] = ()
         if isinstance(outcome, InferResponse):
@@ -411,6 +439,8 @@ class FairwayProtocol(HttpToolsProtocol):
             status = exchange.status or status
             extra = _JSON + b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items())
             rest = ()
+            if exchange.trace is not None:
+                exchange.trace.failed(outcome)
         self._write(exchange, status, extra, body, rest)
 
     def _write(self, exchange: _Exchange, status: int, extra: bytes, body: bytes, rest: Sequence[Buffer]) -> None:
@@ -431,6 +461,9 @@ class FairwayProtocol(HttpToolsProtocol):
         exchange.response_complete = True
         if self.settings.access_log and exchange.head.model and access.isEnabledFor(logging.INFO):
             self._log(exchange, status, size)
+        if exchange.trace is not None:
+            exchange.trace.finish(self._seen(exchange, status))
+            exchange.trace = None
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -462,6 +495,20 @@ class FairwayProtocol(HttpToolsProtocol):
             seconds=time.perf_counter() - exchange.arrived,
             size=size,
             client=self.client[0] if self.client else "",
+            trace=exchange.trace.ids
+            if exchange.trace is not None
+            else caller_ids(exchange.parent or exchange.head.parent),
+        )
+
+    def _seen(self, exchange: _Exchange, status: int) -> dict[str, Any]:
+        """What a span says of HTTP."""
+        head = exchange.head
+        return traced.attributes(
+            head.path.decode("latin-1"),
+            status,
+            host=head.headers.get(b"host", b""),
+            client=self.client,
+            versioned=head.version,
         )
 
     # -- the connection
@@ -476,6 +523,9 @@ class FairwayProtocol(HttpToolsProtocol):
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, _Exchange):
                 cycle.disconnected = True
+                if cycle.trace is not None:
+                    cycle.trace.lost(self._seen(cycle, 499))
+                    cycle.trace = None
                 if cycle.ticket is not None:
                     cycle.ticket.cancel()
         self.pipeline.clear()
@@ -621,4 +671,5 @@ def make_protocol(
     Bound.stopping = staticmethod(stopping)
     Bound.paths = {}
     Bound.heads = {}
+    Bound.tracer = core.tracer
     return Bound

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,7 +25,9 @@ from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.shared_metrics import Families, families_of
 from fairway.serving.status import wire
-from fairway.serving.transports.access import AccessLog
+from fairway.serving.tracer import Trace
+from fairway.serving.transports import traced
+from fairway.serving.transports.access import TRACE, AccessLog
 from fairway.serving.transports.bodies import decompress, too_large
 from fairway.serving.transports.codec import Codec
 from fairway.serving.transports.docs_page import DOCS
@@ -87,12 +90,32 @@ class RestRoutes:
 
     async def infer(self, request: Request) -> Response:
         """Decode, call the core, encode."""
+        tracer = self._core.tracer
+        trace = None if tracer is None else tracer.begin(request.path_params["model"], traced.parent(_lines(request)))
+        if trace is None:
+            return await self._infer(request, None)
+        request.scope[TRACE] = trace
+        try:
+            response = await self._infer(request, trace)
+        except FairwayError as error:
+            trace.failed(error)
+            trace.finish(_seen(request, wire(error).http))
+            raise
+        except BaseException:
+            trace.lost(_seen(request, 499))
+            raise
+        response.background = BackgroundTask(lambda: trace.finish(_seen(request, 200)))
+        return response
+
+    async def _infer(self, request: Request, trace: Trace | None) -> Response:
         try:
             call, reply = await self._decoded(request)
         except FairwayError as error:
             self._telemetry.rejected[error.code] += 1
             raise
-        response = await self._while_connected(request, call)
+        response = await self._while_connected(request, call, trace)
+        if trace is not None:
+            trace.answered()
         accepts = ",".join(request.headers.getlist("accept-encoding"))
         headers, body, rest = self._codec.encode(response, reply, accepts.encode("latin-1"))
         said = {name.decode(): value.decode() for name, value in headers.items()}
@@ -121,16 +144,16 @@ class RestRoutes:
 
     async def _decoded(self, request: Request) -> tuple[InferRequest, Reply | None]:
         body = await self._received(request)
-        lines = [(name.lower(), value) for name, value in request.headers.raw]
+        lines = _lines(request)
         headers = dict(lines)
         if _ENCODING in headers:  # lines of one name are one list (RFC 9110, 5.3)
             headers[_ENCODING] = b",".join(value for name, value in lines if name == _ENCODING)
         model, version = request.path_params["model"], normal_version(request.path_params.get("version"))
         return self._codec.decode(body, headers, model, version, request.headers.get(ROUTE_KEY))
 
-    async def _while_connected(self, request: Request, call: InferRequest) -> InferResponse:
+    async def _while_connected(self, request: Request, call: InferRequest, trace: Trace | None) -> InferResponse:
         """Answer, unless the caller leaves: then its queued work is cancelled."""
-        answer = asyncio.ensure_future(self._core.infer(call))
+        answer = asyncio.ensure_future(self._core.infer(call, trace))
         leaving = asyncio.ensure_future(request.receive())  # the body is read, so only a disconnect can come
         try:
             await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +179,21 @@ class RestRoutes:
             if len(body) > self._limit:
                 raise too_large(self._limit)
         return bytes(body)
+
+
+def _lines(request: Request) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in request.headers.raw]
+
+
+def _seen(request: Request, status: int) -> dict[str, Any]:
+    """What a span says of HTTP."""
+    return traced.attributes(
+        request.scope["path"],
+        status,
+        host=request.headers.get("host", "").encode("latin-1"),
+        client=request.scope.get("client"),
+        versioned=request.path_params.get("version"),
+    )
 
 
 def make_app(

@@ -1,0 +1,246 @@
+"""One traced request: what it went through, by the clock. Knows nothing of OpenTelemetry, which is asked for later.
+
+A trace is made when its request begins, if it is to be traced at all, and collects a few readings of
+:func:`time.perf_counter`. When the answer is written it is handed over as it is; spans are made of it on another thread.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from fairway.core.errors import FairwayError
+from fairway.serving.joining import Run
+from fairway.serving.queues import Job, Traced
+from fairway.serving.status import is_fault_of_server
+from fairway.serving.tracing import TraceSettings
+
+_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class Parent(NamedTuple):
+    """The caller's span, and whether the caller traces."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool
+
+
+def parse_parent(header: bytes) -> Parent | None:
+    """What a ``traceparent`` header says; ``None`` if it is not well formed, and so to be ignored.
+
+    References
+    ----------
+    W3C Trace Context, https://www.w3.org/TR/trace-context/, section 3.2.
+
+    Examples
+    --------
+    >>> parse_parent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").sampled
+    True
+    >>> parse_parent(b"00-00000000000000000000000000000000-b7ad6b7169203331-01") is None
+    True
+    """
+    found = _PARENT.fullmatch(header)
+    if found is None or (found[4] is not None and header.startswith(b"00")):
+        return None
+    return Parent(int(found[1], 16), int(found[2], 16), bool(int(found[3], 16) & 1))
+
+
+def caller_ids(header: bytes | None) -> tuple[str, str] | None:
+    """The trace of a request that is not traced here, for its line in the log; it has no span."""
+    said = parse_parent(header) if header else None
+    return None if said is None else (f"{said.trace_id:032x}", "")
+
+
+class EngineCall(NamedTuple):
+    """One run that a request was part of; ``started`` and ``ended`` are on the clock of the trace."""
+
+    started: float
+    ended: float
+    requests: int
+    rows: int
+
+
+class Exemplified(Protocol):
+    """Keeps one traced request for each of its buckets."""
+
+    def exemplify(self, value: float, trace_id: str, span_id: str) -> None:
+        """``value``, which is counted already, is of this trace."""
+        ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """What runs a request together with others, and tells all who trace it."""
+
+    def watch(self, trace: Trace) -> None:
+        """Tell ``trace``, too."""
+        ...
+
+
+class Trace(msgspec.Struct, eq=False):
+    """One request that is traced.
+
+    Attributes
+    ----------
+    trace_id, span_id, parent_id : int
+        Of its server span; ``parent_id`` is 0 without a caller's span.
+    arrived, decoding, submitted, encoding, ended : float
+        When it came, when the decoder began and was done, when the answer was there, when it was written. 0: it never was.
+    ready : float
+        When the version that it waited for was loaded, 0 if it was loaded before.
+    calls : list of EngineCall
+        One for each piece of a request that was cut.
+    latency_s : float
+        As counted in the histogram, 0 if no engine ran.
+    also : object or None
+        Another trace, of a request that shares the run.
+    """
+
+    tracer: Tracer
+    model: str
+    trace_id: int
+    span_id: int
+    parent_id: int
+    arrived: float
+    decoding: float
+    version: str = ""
+    rows: int = 0
+    submitted: float = 0.0
+    ready: float = 0.0
+    calls: list[EngineCall] = []
+    latency_s: float = 0.0
+    encoding: float = 0.0
+    ended: float = 0.0
+    error: str = ""
+    fault: bool = False
+    attributes: dict[str, Any] = {}
+    histogram: Exemplified | None = None
+    also: Traced | None = None
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Trace and span, as they are written."""
+        return f"{self.trace_id:032x}", f"{self.span_id:016x}"
+
+    def decoded(self) -> None:
+        """The request is understood, and handed to the core."""
+        self.submitted = self.submitted or time.perf_counter()
+
+    def loaded(self) -> None:
+        """The version that it waited for is there."""
+        self.ready = time.perf_counter()
+
+    def scheduled(self, version: str, rows: int, histogram: Exemplified, job: object) -> None:
+        """The core gave it to the scheduler of ``version``, which calls it ``job``."""
+        self.version, self.rows, self.histogram = version, rows, histogram
+        if isinstance(job, Job):
+            job.trace = self
+        elif isinstance(job, Watchable):
+            job.watch(self)
+
+    def ran(self, run: Run, requests: int, rows: int, now: float, arrived: float) -> None:
+        """An engine call ended whose caller came at ``arrived``."""
+        spent = run.input_s + run.infer_s + run.output_s
+        call = EngineCall(run.started, run.started + spent if run.outputs is not None else now, requests, rows)
+        self.calls.append(call)
+        self.latency_s = now - arrived
+        if self.also is not None:
+            self.also.ran(run, requests, rows, now, arrived)
+
+    def answered(self) -> None:
+        """There is an answer, or an error: it is encoded from now on."""
+        self.encoding = time.perf_counter()
+
+    def failed(self, error: FairwayError) -> None:
+        """Its answer is ``error``."""
+        self.error, self.fault = error.code, is_fault_of_server(error)
+
+    def finish(self, attributes: dict[str, Any]) -> None:
+        """The answer is written; ``attributes`` are of its wire. Once."""
+        self.ended = time.perf_counter()
+        self.attributes = attributes
+        if self.latency_s and self.histogram is not None:
+            self.histogram.exemplify(self.latency_s, *self.ids)
+        self.histogram = self.also = None
+        self.tracer.finished(self)
+
+    def lost(self, attributes: dict[str, Any]) -> None:
+        """The caller left before its answer."""
+        self.error = self.error or "client_disconnected"
+        self.finish(attributes)
+
+
+class Tracer:
+    """Decides which requests are traced. For the event loop's thread only.
+
+    A request is traced if its model's ``trace_level`` is on, and ``trace_count`` is not used up, and its caller traces it or,
+    if its caller says nothing, it is the next of ``trace_rate``. Above ``limit`` per second it is not, whoever asks.
+
+    Parameters
+    ----------
+    settings : TraceSettings
+    finished : callable
+        Takes a trace that has come to its end. Must neither wait nor raise.
+    limit : int
+        Traces per second.
+    clock : callable
+        Seconds; the scheduler's clock.
+
+    Attributes
+    ----------
+    over : int
+        Requests that were not traced because of ``limit``.
+    """
+
+    def __init__(
+        self,
+        settings: TraceSettings,
+        finished: Callable[[Trace], None],
+        *,
+        limit: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.finished = finished
+        self.over = 0
+        self._settings = settings
+        self._limit = limit
+        self._left = float(limit)
+        self._refilled = clock()
+        self._clock = clock
+        self._bits = random.Random().getrandbits  # noqa: S311 (ids are no secrets)
+
+    def begin(self, model: str, parent: bytes | None, arrived: float = 0.0) -> Trace | None:
+        """The trace of a request for ``model`` that has come at ``arrived`` (now, if 0), ``None`` if it is not traced.
+
+        ``parent`` is its ``traceparent`` header.
+        """
+        settings = self._settings
+        if not settings.on:
+            return None
+        said = parse_parent(parent) if parent else None
+        if said is None:
+            if not settings.sampled(model):
+                return None
+        elif not (said.sampled and settings.continued(model)):
+            return None
+        now = self._clock()
+        if not self._room(now):
+            self.over += 1
+            return None
+        trace_id, parent_id = (said.trace_id, said.span_id) if said is not None else (self._bits(128) or 1, 0)
+        return Trace(self, model, trace_id, self._bits(64) or 1, parent_id, arrived or now, now)
+
+    def _room(self, now: float) -> bool:
+        """A bucket of one second's traces."""
+        self._left = min(float(self._limit), self._left + (now - self._refilled) * self._limit)
+        self._refilled = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
