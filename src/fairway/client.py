@@ -14,6 +14,7 @@ import orjson
 from numpy.typing import ArrayLike
 
 from fairway.core.errors import (
+    KINDS,
     FairwayError,
     InferenceFailed,
     InvalidConfig,
@@ -22,6 +23,7 @@ from fairway.core.errors import (
     ModelNotReady,
     Overloaded,
     ServerUnavailable,
+    rebuilt,
 )
 from fairway.core.messages import InferResponse
 from fairway.core.tensors import Datatype, Tensor, Tensors
@@ -320,27 +322,16 @@ def _error(response: httpx.Response) -> FairwayError:
         text, code = str(body["error"]), body.get("code", "")
     except (ValueError, KeyError, TypeError, AttributeError):
         text, code = f"status {response.status_code}: {response.text[:200]}", ""
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code)
+    kind = KINDS.get(code) or _BY_STATUS.get(response.status_code)
     if kind is None:
         kind = InvalidRequest if response.status_code < 500 else InferenceFailed
-    error = kind.__new__(kind)
-    Exception.__init__(error, text)  # the text is whole already: not for the constructors that compose one
-    if isinstance(error, ModelNotFound):
-        error.ref = ""
+    error = rebuilt(kind, text)
     if isinstance(error, Overloaded):
         wish = response.headers.get("retry-after", "")
         error.retry_after_s = float(wish) if wish.isdecimal() else 1.0
     return error
 
 
-def _leaves(base: type[FairwayError]) -> Iterator[type[FairwayError]]:
-    yield base
-    for kind in base.__subclasses__():
-        if kind.__module__ == FairwayError.__module__:
-            yield from _leaves(kind)
-
-
-_BY_CODE = {kind.code: kind for kind in _leaves(FairwayError)}
 _BY_STATUS: dict[int, type[FairwayError]] = {
     404: ModelNotFound,
     429: Overloaded,

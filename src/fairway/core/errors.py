@@ -175,3 +175,28 @@ class ServerUnavailable(FairwayError):
     """The client could not reach a server."""
 
     code = "server_unavailable"
+
+
+def rebuilt(kind: type[FairwayError], message: str) -> FairwayError:
+    """An error that another process raised, of whose kind and message only is known.
+
+    Examples
+    --------
+    >>> str(rebuilt(KINDS["model_not_found"], "no model 'digits'; known here: none"))
+    "no model 'digits'; known here: none"
+    """
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)  # the text is whole already: not for the constructors that compose one
+    if isinstance(error, ModelNotFound):
+        error.ref = ""
+    if isinstance(error, Overloaded):
+        error.retry_after_s = 1.0
+    if isinstance(error, MissingExtra):
+        error.module = error.extra = ""
+    return error
+
+
+KINDS: dict[str, type[FairwayError]] = {
+    kind.code: kind for kind in list(globals().values()) if isinstance(kind, type) and issubclass(kind, FairwayError)
+}
+"""Every error above by its ``code``."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from fairway.core.errors import InvalidConfig
 from fairway.loop.project import Project
 from fairway.serving.channel import Start
 from fairway.serving.settings import ServeSettings
@@ -33,12 +32,6 @@ def supervise(
     started: Callable[[str], None],
 ) -> None:
     """Start ``settings.workers`` processes that serve, and watch them until SIGTERM or SIGINT."""
-    for key in ("model_control", "shared_memory"):
-        if getattr(settings, key):
-            raise InvalidConfig(
-                f"{key} and several workers exclude each other: what a caller asks for would reach one worker only; "
-                f"set workers = 1 in [serve], or {key} = false"
-            )
     from fairway.serving.processes import python
     from fairway.serving.supervisor import Supervisor
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from fairway.serving.control import Change
 from fairway.serving.shared_metrics import Counts
 
 
@@ -85,6 +86,33 @@ class Counted(_Message, frozen=True):
     counts: Counts
 
 
+class Ask(_Message, frozen=True):
+    """A caller of this worker wants a change on all of them."""
+
+    number: int
+    change: Change
+
+
+class MadeReady(_Message, frozen=True):
+    """A :class:`Make` can go live here."""
+
+    id: int
+
+
+class Made(_Message, frozen=True):
+    """A :class:`Make` is done, or (with a ``code``) could not be."""
+
+    id: int
+    code: str = ""
+    message: str = ""
+
+
+class CaughtUp(_Message, frozen=True):
+    """A new worker is like the others, but for regions of shared memory that are gone."""
+
+    lost: tuple[str, ...] = ()
+
+
 class Go(_Message, frozen=True):
     """Be ready: whoever must be able to answer now can."""
 
@@ -124,8 +152,36 @@ class Sum(_Message, frozen=True):
     counts: Counts
 
 
-FromWorker: TypeAlias = Loaded | Serving | Failed | Asked | Beat | Scrape | Counted
-ToWorker: TypeAlias = Go | Cover | Uncover | Stop | Retire | Count | Sum
+class Make(_Message, frozen=True):
+    """Make a change ready, say so, and wait for :class:`Settle`."""
+
+    id: int
+    change: Change
+
+
+class Settle(_Message, frozen=True):
+    """All have made it ready: go live with it. Not ``go``: one could not, so undo it."""
+
+    id: int
+    go: bool
+
+
+class CatchUp(_Message, frozen=True):
+    """What was changed before this worker started."""
+
+    changes: tuple[Change, ...]
+
+
+class Outcome(_Message, frozen=True):
+    """Of an :class:`Ask`: all have made it, or (with a ``code``) none has."""
+
+    number: int
+    code: str = ""
+    message: str = ""
+
+
+FromWorker: TypeAlias = Loaded | Serving | Failed | Asked | Beat | Scrape | Counted | Ask | MadeReady | Made | CaughtUp
+ToWorker: TypeAlias = Go | Cover | Uncover | Stop | Retire | Count | Sum | Make | Settle | CatchUp | Outcome
 
 from_worker = msgspec.json.Decoder(FromWorker)
 to_worker = msgspec.json.Decoder(ToWorker)

@@ -20,6 +20,7 @@ from fairway.core.tensors import Tensors
 from fairway.model import Model
 from fairway.serving.batching import BatchingSettings, Scheduler
 from fairway.serving.cache import ResponseCache, may_cache
+from fairway.serving.control import Agreed, alone
 from fairway.serving.cost import CostCurve
 from fairway.serving.lengths import length_of
 from fairway.serving.loading import Loader
@@ -246,6 +247,10 @@ class Models:
         except KeyError:
             raise self._missing(name, version) from None
 
+    def knows(self, name: str) -> bool:
+        """Whether a model can answer, is being loaded, or could not be, or was unloaded."""
+        return bool(self.versions(name)) or any(model == name for model, _ in self._absent)
+
     def versions(self, name: str) -> list[str]:
         """The versions of a model that can answer, at once or when loaded again, oldest first."""
         return sorted({*self._live.get(name, ()), *self._cold_of(name)}, key=_by_number)
@@ -270,7 +275,11 @@ class Models:
     # -- explicit control
 
     async def load_model(
-        self, name: str, config: Mapping[str, Any] | None = None, files: Mapping[str, bytes] | None = None
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        agreed: Agreed = alone,
     ) -> None:
         """Load a model, or load it anew: what this server knows under ``name``, or the bundle in ``files``.
 
@@ -284,6 +293,8 @@ class Models:
             Limits and a choice of versions for as long as it is loaded; see :func:`fairway.serving.overrides.read_config`.
         files : mapping of path to content, optional
             A bundle to serve instead; see :func:`fairway.serving.overrides.bundle_of`.
+        agreed : callable
+            Awaited when all is ready, before it goes live; if it raises, everything stays as it was.
 
         Raises
         ------
@@ -299,11 +310,16 @@ class Models:
             offer = await self._offer(name, files)
             offer = offer if files else chosen(offer, understood.policy, name)
             made: list[ServedVersion] = []
+            absent = {version: self._absent.get((name, version)) for version in offer.versions}
             try:
                 for version, opened in offer.versions.items():
                     made.append(await self._make(name, version, opened, understood.limits))
+                await agreed()
             except BaseException:
                 for served in made:
+                    self._absent.pop((name, served.version), None)
+                    if (entry := absent[served.version]) is not None:
+                        self._absent[name, served.version] = entry
                     await served.retire()
                 raise
             self._limits[name] = understood.limits

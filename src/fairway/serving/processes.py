@@ -49,7 +49,7 @@ class Process:
     def __init__(self, command: Sequence[str], start: Start, relay: Callable[[str], None]) -> None:
         self.id = next(_ids)
         self.slot = start.slot
-        self.loaded = self.serving = self.leaving = False
+        self.loaded = self.joined = self.serving = self.leaving = False
         self.heard_at = time.monotonic()
         self.served_at = 0.0
         self.last_line = ""

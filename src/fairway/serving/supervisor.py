@@ -22,7 +22,9 @@ import msgspec
 
 from fairway.core.errors import FairwayError, WorkerFailed
 from fairway.serving import channel, workers
+from fairway.serving.changes import Changes
 from fairway.serving.channel import Start
+from fairway.serving.control import error_of
 from fairway.serving.listening import BACKLOG, bind_shared, reachable
 from fairway.serving.logs import QueuedLines
 from fairway.serving.processes import Process
@@ -105,6 +107,7 @@ class Supervisor:
         self._rolling: list[Slot] = []
         self._scrapes: list[_Scrape] = []
         self._ledger = Ledger()
+        self._changes = Changes(lambda: [each for each in self._processes.values() if each.joined])
         self._restarted = 0
         self._ready = self._stopping = False
         self._failure: FairwayError | None = None
@@ -176,6 +179,7 @@ class Supervisor:
         for scrape in [scrape for scrape in self._scrapes if not scrape.missing or now >= scrape.ends]:
             self._scrapes.remove(scrape)
             scrape.asker.send(channel.Sum(scrape.number, self._counts()))
+        self._changes.check(now)
         self._roll()
 
     def _patience_s(self, process: Process) -> float:
@@ -241,12 +245,16 @@ class Supervisor:
             self._serves(process)
         elif isinstance(message, channel.Failed):
             process.failed = message
+        elif isinstance(message, channel.Ask):
+            self._changes.ask(process, message)
+        elif isinstance(message, channel.MadeReady | channel.Made | channel.CaughtUp):
+            self._changes.heard(process, message)
         elif not self._stopping and process.serving:
             self._rolling += [slot for slot in self._slots if slot.current is process and slot not in self._rolling]
 
     def _loaded(self, process: Process, threads: int) -> None:
         if self._ready:
-            process.send(channel.Go())
+            self._changes.join(process)
             return
         if self._count is None:
             self._count = workers.automatic(threads, self._cores)
@@ -261,7 +269,7 @@ class Supervisor:
             self._ready = True
             for each in current:
                 if each is not None:
-                    each.send(channel.Go())
+                    self._changes.join(each)
 
     def _serves(self, process: Process) -> None:
         process.serving = True
@@ -321,12 +329,13 @@ class Supervisor:
         self._scrapes = [scrape for scrape in self._scrapes if scrape.asker is not process]
         for scrape in self._scrapes:
             scrape.missing.discard(process.id)
+        self._changes.ended(process)
 
     def _died(self, slot: Slot, process: Process) -> None:
         wait_s = slot.restarts.died(time.monotonic() - process.served_at if process.served_at else 0.0)
         log.error("worker_died", extra=_about(process, how=process.how(), reason=_reason(process), restart_in_s=wait_s))
         if not self._ready and process.failed is not None:
-            self._give_up(_error(process.failed))
+            self._give_up(error_of(process.failed.code, process.failed.message))
         elif not self._ready and slot.restarts.failures >= workers.CRASHES:
             last = _said(process.last_line) or "nothing"
             self._give_up(
@@ -453,13 +462,6 @@ class _LogLine(msgspec.Struct):
     message: str
     reason: str = ""
     error: dict[str, Any] = {}
-
-
-def _error(failed: channel.Failed) -> FairwayError:
-    """What a worker raised, as if it had been raised here."""
-    error = FairwayError(failed.message)
-    error.code = failed.code
-    return error
 
 
 def _stderr() -> int:

@@ -22,6 +22,7 @@ from fairway.serving.footprint import settle
 from fairway.serving.shared_metrics import Counts, counts_of
 from fairway.serving.shared_statistics import counts_of_version
 from fairway.serving.statistics import statistics_of
+from fairway.serving.taking_part import TakingPart
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Worker(asyncio.Protocol):
         self._serving: asyncio.Task[None] | None = None
         self._covering: dict[int, asyncio.Task[Callable[[], None]]] = {}
         self._scrapes: dict[int, asyncio.Future[Counts]] = {}
+        self._part: TakingPart | None = None
         self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,6 +79,8 @@ class Worker(asyncio.Protocol):
         try:
             self._service = service = make_service(stack)
             service.telemetry.gather = self.gather
+            self._part = TakingPart(service.management, self._say, self._keep, lambda: self._end(0.0))
+            service.management.everywhere = self._part.everywhere
             service.drained = self._tell
             beating = loop.create_task(self._beat())
             self._serving = loop.create_task(
@@ -130,6 +134,8 @@ class Worker(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Whoever watched is gone: end at once, so that nobody holds the port; what was accepted is answered."""
         self._lost.set()
+        if self._part is not None:
+            self._part.lost()
         if self._serving is not None and not self._serving.done():
             log.error("supervisor_lost", extra={"reason": "it ended; so does this worker"})
             self._end(0.0)
@@ -154,8 +160,10 @@ class Worker(asyncio.Protocol):
                 self._keep(self._service.retire(message.delay_s))
         elif isinstance(message, channel.Cover):
             self._cover(message.slot)
-        else:
+        elif isinstance(message, channel.Uncover):
             self._uncover(message.slot)
+        elif self._part is not None:
+            self._part.heard(message)
 
     # -- its life
 

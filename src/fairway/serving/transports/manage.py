@@ -117,12 +117,12 @@ class ManagementRoutes:
 
     async def logging(self, request: Request) -> Response:
         """The log settings, changed first if there is a body."""
-        return to_json(self._management.log_settings(await self._object(request)))
+        return to_json(await self._management.log_settings(await self._object(request)))
 
     async def trace_setting(self, request: Request) -> Response:
         """The trace settings of a model or of the server, changed first if there is a body."""
         model = request.path_params.get("model")
-        return to_json(self._management.trace_setting(model, await self._object(request)))
+        return to_json(await self._management.trace_setting(model, await self._object(request)))
 
     # -- models
 
@@ -176,12 +176,12 @@ class ManagementRoutes:
         """Register a region."""
         body = await self._read(request, _RegisterBody)
         region = request.path_params["region"]
-        self._management.register_shared_memory(region, body.key, body.offset, body.byte_size)
+        await self._management.register_shared_memory(region, body.key, body.offset, body.byte_size)
         return Response()
 
     async def unregister(self, request: Request) -> Response:
         """Forget one region, or all."""
-        self._management.unregister_shared_memory(request.path_params.get("region"))
+        await self._management.unregister_shared_memory(request.path_params.get("region"))
         return Response()
 
     async def no_cuda_regions(self, _: Request) -> Response:

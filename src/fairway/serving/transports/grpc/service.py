@@ -113,18 +113,18 @@ class _Managed:
             "regions": {region["name"]: region for region in self._management.shared_memory_status(asked.name or None)}
         }
 
-    def _trace(self, asked: Any) -> dict[str, Any]:
+    async def _trace(self, asked: Any) -> dict[str, Any]:
         """A setting without values goes back to its default."""
         update = {name: list(setting.value) or None for name, setting in asked.settings.items()}
-        settings = self._management.trace_setting(asked.model_name or None, update or None)
+        settings = await self._management.trace_setting(asked.model_name or None, update or None)
         return {
             "settings": {
                 name: {"value": value if isinstance(value, list) else [str(value)]} for name, value in settings.items()
             }
         }
 
-    def _log(self, asked: Any) -> dict[str, Any]:
-        settings = self._management.log_settings(_chosen(asked.settings) or None)
+    async def _log(self, asked: Any) -> dict[str, Any]:
+        settings = await self._management.log_settings(_chosen(asked.settings) or None)
         return {"settings": {name: {_LOG_KINDS[type(value)]: value} for name, value in settings.items()}}
 
 
