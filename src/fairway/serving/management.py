@@ -75,7 +75,7 @@ class Management:
         self._memory = memory
         self._logs = LogSettings()
         self.everywhere: Everywhere | None = None
-        self.traces = TraceSettings()
+        self.traces = TraceSettings("TIMESTAMPS" if settings.tracing else "OFF", settings.trace_rate)
         self._version = importlib.metadata.version("fairway")
 
     # -- server and models
