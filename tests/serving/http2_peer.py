@@ -62,6 +62,9 @@ class Transport:
     def close(self) -> None:
         self.closed = True
 
+    def write_eof(self) -> None:
+        self.closed = True
+
     def abort(self) -> None:
         self.closed = True
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import grpc.aio
+import hpack
 import pytest
+from hyperframe.frame import HeadersFrame, WindowUpdateFrame
 
 from fairway.serving.settings import ServeSettings
+from tests.serving.http2_peer import PREFACE, data, message, request_lines
 from tests.serving.http2_server import Running, running
+from tests.serving.test_http2_spec import raw
 
 BIG = 20 * 2**20
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -218,6 +223,36 @@ def test_calls_go_on_while_connections_are_drained() -> None:
             for connection in tuple(server.http2.connections):
                 server.call(connection.drain)
             assert [future.result() for future in futures] == [b"%d" % m for m in range(50)], n
+
+
+def test_a_slow_reader_gets_all_of_its_answer_although_the_connection_is_drained() -> None:
+    """Its window updates meet a socket that is still there: one that is closed would reset what it has not read."""
+    size = 3_000_000
+    windows = (
+        raw(4, 0, 0, (4).to_bytes(2, "big") + (2**24).to_bytes(4, "big")) + WindowUpdateFrame(0, 2**24).serialize()
+    )
+    head = HeadersFrame(1, hpack.Encoder().encode(request_lines(b"/test/Size")), flags=["END_HEADERS"]).serialize()
+    with running() as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.settimeout(T)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(PREFACE + windows + head + data(1, message(b"%d" % size)).serialize())
+        reader = client.makefile("rb")
+        received, ended = 0, False
+        while not ended:
+            start = reader.read(9)
+            payload = reader.read(int.from_bytes(start[:3], "big"))
+            if start[3] == 0:
+                if not received:
+                    server.call(lambda: [connection.drain() for connection in server.http2.connections])
+                    server.call(lambda: [connection._finish_drain() for connection in server.http2.connections])
+                received += len(payload)
+                client.sendall(WindowUpdateFrame(0, len(payload)).serialize())
+            ended = start[3] == 1 and bool(start[4] & 1)
+        assert received == 5 + size
+        reader.close()
+        client.close()
+        server.until(lambda: not server.http2.connections)
 
 
 def test_nothing_is_held_after_all_of_this(server: Running) -> None:

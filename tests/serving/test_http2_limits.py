@@ -290,6 +290,31 @@ def test_a_request_that_does_not_arrive_is_answered_so() -> None:
         assert 3 in p.connection.streams, "a stream may be quiet"
 
 
+def test_a_message_of_a_stream_that_does_not_arrive_is_answered_so() -> None:
+    """It would else hold a part of what the whole server may hold, for as long as its client likes."""
+    with peer(ServeSettings(read_timeout_s=5)) as p:
+        p.send(p.head(1, request_lines(b"/test/Chat")), data(1, message(b"hello") + message(b"hello")[:-1], end=False))
+        now = later(p, 4)
+        p.http2.check(now + 4)
+        assert p.status(1) is None
+        p.http2.check(now + 6)
+        frames = p.turn()
+        assert p.status(1) == "4"
+        assert reset_codes(frames) == {1: 0}
+        assert p.http2.held.bytes == 0
+
+
+def test_a_stream_that_brings_a_message_now_and_then_is_not_too_slow() -> None:
+    with peer(ServeSettings(read_timeout_s=5)) as p:
+        clock = p.clock()
+        p.send(p.head(1, request_lines(b"/test/Chat")), data(1, message(b"hello")[:-1], end=False))
+        for _ in range(5):
+            p.http2.check(clock.now)
+            clock.now += 3
+            p.send(data(1, b"o" + message(b"hello")[:-1], end=False))
+        assert p.status(1) is None
+
+
 def test_an_idle_connection_is_drained() -> None:
     with peer(ServeSettings(keep_alive_s=10)) as p:
         assert p.works(1)

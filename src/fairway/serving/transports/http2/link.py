@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import sys
+import termios
 from typing import TYPE_CHECKING, Any, Final
 
 from fairway.serving.transports.http2 import frames
 from fairway.serving.transports.http2.frames import ConnectionFault
 from fairway.serving.transports.http2.limits import Bucket
 from fairway.serving.transports.http2.outbox import Outbox
-from fairway.serving.transports.http2.stream import Stream, UnaryCall
+from fairway.serving.transports.http2.stream import Stream
 
 if TYPE_CHECKING:
     from fairway.serving.transports.http2.server import Http2
@@ -22,6 +25,7 @@ _ALIVE_PING: Final = b"fairway?"
 _OLD_S: Final = 0.1
 _REMEMBERED: Final = 4096
 _FINAL_S: Final = 1.0
+_LINGER_S: Final = 1.0
 
 
 class Link(asyncio.Protocol):
@@ -60,6 +64,7 @@ class Link(asyncio.Protocol):
         self._pinged_at: float | None = None
         self._final_at = 0.0
         self._stuck: tuple[int, float] | None = None
+        self._lingers_until = 0.0
 
     def connection_made(self, transport: Any) -> None:
         """A client connected: say what it may do."""
@@ -118,7 +123,7 @@ class Link(asyncio.Protocol):
         if not self.streams:
             self._idle_since = self.now
             if self._final and not self._closing:
-                self._close()
+                self._linger()
 
     # -- the end
 
@@ -146,6 +151,14 @@ class Link(asyncio.Protocol):
         self.outbox.put(frames.goaway(self.last_stream, code, text))
         self._cancel_all()
         self._close()
+
+    def _linger(self) -> None:
+        """Send no more, and let the client close: what it still sends, such as window updates, must not meet a closed
+        socket, whose reset would take away the end of an answer that it has not read.
+        """
+        self._closing = True
+        self._lingers_until = self.loop.time() + _LINGER_S
+        self.outbox.shut()
 
     def _close(self) -> None:
         self._closing = True
@@ -204,17 +217,25 @@ class Link(asyncio.Protocol):
 
     def _check_reader(self, now: float, timeout_s: float) -> None:
         """Drop a client that does not take its answers."""
-        waits = self.outbox.unsent + self.transport.get_write_buffer_size()
-        if not waits:
+        buffered = self.transport.get_write_buffer_size() + (self._in_kernel() if self._closing else 0)
+        if not self.outbox.unsent + buffered:
             self._stuck = None
-            if self._closing:
+            if self._closing and now >= self._lingers_until:
                 self.transport.abort()
             return
-        taken = self.outbox.progress - self.transport.get_write_buffer_size()
+        taken = self.outbox.progress - buffered
         if self._stuck is None or taken > self._stuck[0]:
             self._stuck = taken, now
         elif now - self._stuck[1] > timeout_s:
             self.abort()
+
+    def _in_kernel(self) -> int:
+        """Bytes that the kernel holds until the client takes them; what stands for the end is one of its own."""
+        connected = self.transport.get_extra_info("socket")
+        if connected is None or connected.fileno() < 0:
+            return 0
+        queued = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
+        return max(0, int.from_bytes(queued, sys.byteorder) - 1)
 
     def _check_silence(self, now: float, timeout_s: float) -> None:
         """Ask a client with open calls that says nothing whether it is still there."""
@@ -228,5 +249,5 @@ class Link(asyncio.Protocol):
 
     def _check_uploads(self, now: float, timeout_s: float) -> None:
         for stream in tuple(self.streams.values()):
-            if now - stream.began > timeout_s and not stream.ended and isinstance(stream, UnaryCall):
+            if stream.overdue(now, timeout_s):
                 stream.too_slow(timeout_s)

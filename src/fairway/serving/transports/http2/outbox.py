@@ -56,6 +56,7 @@ class Outbox:
         "_parts",
         "_paused",
         "_scheduled",
+        "_shut",
         "_transport",
         "_waiting",
         "answers",
@@ -75,6 +76,7 @@ class Outbox:
         self._scheduled = False
         self._paused = False
         self._owes_update = False
+        self._shut = False
         self._frame_bytes = _DEFAULT_FRAME
         self._waiting: dict[int, Stream] = {}
         self.slow = False
@@ -189,12 +191,19 @@ class Outbox:
             parts, self._parts = self._parts, []
             size, self._held_bytes = self._held_bytes, 0
             self.progress += size
-            if self._transport.is_closing():
+            if self._shut or self._transport.is_closing():
                 return
             if size < _COPIED_BYTES:
                 self._transport.write(b"".join(parts))
             else:
                 self._transport.writelines(parts)
+
+    def shut(self) -> None:
+        """Hand all to the socket, and nothing after it."""
+        self.flush()
+        self._shut = True
+        if not self._transport.is_closing():
+            self._transport.write_eof()
 
     def pause(self) -> None:
         """The socket is full."""

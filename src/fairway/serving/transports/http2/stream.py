@@ -208,6 +208,15 @@ class Stream(msgspec.Struct, eq=False):
         """Whether the client may send more."""
         return True
 
+    def overdue(self, now: float, timeout_s: float) -> bool:
+        """Whether the client owes the rest of a message for too long; asked every now and then."""
+        raise NotImplementedError
+
+    def too_slow(self, timeout_s: float) -> None:
+        """It does."""
+        text = f"the request did not arrive whole within {timeout_s:g} s; send it faster, or raise read_timeout_s in [serve]"
+        self.fail(DEADLINE_EXCEEDED, text)
+
     def message(self, message: bytes) -> None:
         """A whole message."""
         raise NotImplementedError
@@ -299,10 +308,9 @@ class UnaryCall(Stream):
             self.on_cancel = None
             self.connection.outbox.reply(self, message)
 
-    def too_slow(self, timeout_s: float) -> None:
-        """The request does not arrive."""
-        text = f"the request did not arrive whole within {timeout_s:g} s; send it faster, or raise read_timeout_s in [serve]"
-        self.fail(DEADLINE_EXCEEDED, text)
+    def overdue(self, now: float, timeout_s: float) -> bool:
+        """Whether the request takes too long to arrive."""
+        return not self.ended and now - self.began > timeout_s
 
     async def send(self, message: bytes) -> None:  # noqa: ARG002
         """Only streams send."""

@@ -31,6 +31,12 @@ class StreamingCall(Stream):
         Ends the call at its deadline.
     late : bool
         The deadline passed.
+    written : int
+        Bytes sent since the loop was last given to others.
+    arrived : int
+        Messages that came whole.
+    owed : tuple of int and float, or None
+        Which message is on its way, and when it was first seen to be.
     """
 
     inbox: deque[bytes] | None = None
@@ -40,6 +46,8 @@ class StreamingCall(Stream):
     timer: asyncio.TimerHandle | None = None
     late: bool = False
     written: int = 0
+    arrived: int = 0
+    owed: tuple[int, float] | None = None
 
     def start(self) -> None:
         """Run the handler."""
@@ -107,6 +115,7 @@ class StreamingCall(Stream):
     def message(self, message: bytes) -> None:
         """A whole message, for the handler to take."""
         assert self.inbox is not None
+        self.arrived += 1
         if self._count(len(message) + PREFIX_BYTES):
             self.inbox.append(message)
             self._wake()
@@ -119,6 +128,16 @@ class StreamingCall(Stream):
     def wants_more(self) -> bool:
         """Not while the handler has messages to take: an unfinished one is let in all the same."""
         return not self.inbox or (self.counted < self.connection.limits.stream_window // 2)
+
+    def overdue(self, now: float, timeout_s: float) -> bool:
+        """Whether one message takes too long: a stream may be quiet, but not within a message that the server would take."""
+        if self.ended or not self.unfinished or not self.wants_more():
+            self.owed = None
+        elif self.owed is None or self.owed[0] != self.arrived:
+            self.owed = self.arrived, now
+        else:
+            return now - self.owed[1] > timeout_s
+        return False
 
     def _wake(self) -> None:
         if self.arrival is not None and not self.arrival.done():
