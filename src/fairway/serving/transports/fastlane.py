@@ -164,6 +164,7 @@ class FairwayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._exchange: _Exchange | None = None
+        self._running: Any = None  # the ASGI call that is to answer next; `cycle` may be one that waits behind it
         self._drained = 0
         self._headers_size = 0
         self._begun = False
@@ -367,6 +368,7 @@ class FairwayProtocol(HttpToolsProtocol):
         else:
             if self.stopping():
                 cycle.keep_alive = False
+            self._running = cycle
             super()._start_asgi_task(cycle, app)
 
     def _begin(self, exchange: _Exchange) -> None:
@@ -517,6 +519,7 @@ class FairwayProtocol(HttpToolsProtocol):
         """The client sends no more. In the middle of a request, that is worth an answer."""
         if self._begun and not self._deaf:
             self._refuse(InvalidRequest("the request ended before it was whole; send all of it"))
+        self._abandon()  # the transport closes now
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: its queued work is not done."""
@@ -529,7 +532,15 @@ class FairwayProtocol(HttpToolsProtocol):
                 if cycle.ticket is not None:
                     cycle.ticket.cancel()
         self.pipeline.clear()
+        self._abandon()
         super().connection_lost(exc)
+
+    def _abandon(self) -> None:
+        """An ASGI call that is still running has nobody to write to: without being told, it would fail where it tries."""
+        running, self._running = self._running, None
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def pause_writing(self) -> None:
         """The client reads too slowly: take no more requests from it."""
@@ -627,6 +638,7 @@ class FairwayProtocol(HttpToolsProtocol):
                 cycle.response_started = True
                 self._begin(self._refusal(error, status))
             self.transport.close()
+            self._abandon()
 
     def _refusal(self, error: FairwayError, status: int) -> _Exchange:
         exchange = _Exchange(_Head("", None, self.url), keep_alive=False)
