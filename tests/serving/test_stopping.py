@@ -183,3 +183,31 @@ def test_the_servers_imports_are_light(bundles: tuple[Bundle, ...]) -> None:
     )
     loaded = set(done.stdout.split())
     assert not loaded & {"scipy", "sklearn", "onnx", "pyarrow", "duckdb", "pandas", "torch", "matplotlib", "sqlalchemy"}
+
+
+NEVER_LOADED = """
+import threading
+from fairway.serving import loading
+def build(*_):
+    print("loading", flush=True)
+    threading.Event().wait()
+loading.Loader._build = build
+""" + PROGRAM.replace("grace_s=20", "grace_s=0.5")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_first_model_loads_ends_the_server_within_the_grace_period(
+    bundles: tuple[Bundle, ...], number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", NEVER_LOADED, str(bundles[0].path), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "loading\n"
+        running.send_signal(number)
+        try:
+            said, log = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert (running.returncode, said) == (0, "")
+    events = [json.loads(line)["message"] for line in log.splitlines()]  # and no traceback between
+    assert events == ["server_stopping", "server_stopped"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -21,7 +22,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from fairway.bundle.format import Bundle, read_bundle
-from fairway.core.errors import InvalidConfig
+from fairway.core.errors import FairwayError, InvalidConfig
 from fairway.core.events import EventSink
 from fairway.serving.follow import FollowedRegistry, Follower
 from fairway.serving.footprint import settle
@@ -116,6 +117,8 @@ class Service:
         self._server: _Uvicorn | None = None
         self._stop: asyncio.Future[float] | None = None
         self._hurry = asyncio.Event()
+        self.gave_up_at: float | None = None
+        """When it was told to stop while it loaded, on the monotonic clock: a thread may still load."""
 
     async def main(
         self,
@@ -140,9 +143,10 @@ class Service:
         ticking = asyncio.create_task(_tick(server, self._grpc, min(1.0, self._settings.read_timeout_s / 4)))
         following: asyncio.Task[None] | None = None
         try:
-            await self._load()
+            if not await self._came_up(asyncio.create_task(self._bring_up())):
+                server.config.timeout_graceful_shutdown = self._settings.grace_s  # type: ignore[assignment]
+                return
             if self._follower is not None:
-                await self._follower.first()
                 following = asyncio.create_task(self._follower.run())
             if gate is not None and not await gate():
                 return
@@ -237,8 +241,25 @@ class Service:
         if self._grpc is not None:
             await self._grpc.start()
 
-    async def _load(self) -> None:
-        """What this server was started with."""
+    async def _came_up(self, coming: asyncio.Task[None]) -> bool:
+        """Whether ``coming`` came to its end before this server was told to stop."""
+        assert self._stop is not None
+        try:
+            await asyncio.wait((coming, self._stop), return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                coming.result()
+                return True
+        finally:
+            coming.cancel()
+        self.stopping = True
+        self.gave_up_at = time.monotonic()
+        log.info("server_stopping", extra={"reason": "it was told to before it was ready"})
+        with contextlib.suppress(asyncio.CancelledError, FairwayError):
+            await coming
+        return False
+
+    async def _bring_up(self) -> None:
+        """What this server was started with, and what its registry wants."""
         given = GivenBundles(self._bundles)
         self.models.repository = self._follower or given
         for name in given.names():
@@ -247,6 +268,8 @@ class Service:
             for version, opened in offer.versions.items():
                 await self.models.load(name, version, opened)
             self.models.point(name, offer.route)
+        if self._follower is not None:
+            await self._follower.first()
 
     async def _drain(self, server: uvicorn.Server, delay_s: float) -> None:
         """Not ready; serve on while balancers take notice; take nothing new; answer what is in flight."""
@@ -445,6 +468,8 @@ def run(
                 started(service.url)
 
         runner.run(service.main(ready))
+    if service.gave_up_at is not None:
+        _end_by(service.gave_up_at + (settings or ServeSettings()).grace_s)
 
 
 def make_service(
@@ -475,6 +500,18 @@ def make_service(
         metrics=metrics or CollectorRegistry(),
         sockets=sockets,
     )
+
+
+def _end_by(at: float) -> None:
+    """End this process, whatever its threads do then: loading cannot be interrupted, and Python waits for it."""
+
+    def end() -> None:
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(max(0.0, at - time.monotonic()), end)
+    timer.daemon = True
+    timer.start()
 
 
 class _Uvicorn(uvicorn.Server):

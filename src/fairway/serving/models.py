@@ -16,7 +16,7 @@ import msgspec
 
 from fairway.core.errors import FairwayError, InferenceFailed, InvalidRequest, ModelNotFound, ModelNotReady
 from fairway.core.events import EventSink
-from fairway.core.tensors import Tensors
+from fairway.core.tensors import Tensors, TensorSpec
 from fairway.model import Model
 from fairway.serving.batching import BatchingSettings, Scheduler
 from fairway.serving.cache import ResponseCache, may_cache
@@ -59,6 +59,20 @@ class IndexEntry(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Description(msgspec.Struct, frozen=True):
+    """What is known of a version whether it is loaded or not: what it takes and gives.
+
+    ``batching``: whether the first axis is rows.
+    """
+
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    raw_outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...]
+    batching: bool
+
+
 class ServedVersion:
     """One loaded version that can answer.
 
@@ -71,6 +85,7 @@ class ServedVersion:
         What takes requests: the scheduler, or the cache before it.
     signature, raw_signature : Signature
         Of processed and of raw requests.
+    description : Description
     stats : VersionStats
     opened : callable or None
         How to load it again.
@@ -99,6 +114,9 @@ class ServedVersion:
         self.processed = bool(processing.pre or processing.post)
         self.signature = Signature(model.inputs, batching=warmed.batching)
         self.raw_signature = Signature(model.raw_inputs, batching=warmed.batching) if self.processed else self.signature
+        self.description = Description(
+            version, model.inputs, model.outputs, model.raw_outputs, model.manifest.labels, warmed.batching
+        )
         self.stats = VersionStats(name, version, sink, raw_differs=self.processed)
         limits = settings.of(name)
         slots = limits.concurrent_batches or 1
@@ -166,18 +184,20 @@ class ServedVersion:
 class ColdModel(ModelNotReady):
     """The version was unloaded to make room. :meth:`Models.wake` loads it again."""
 
-    def __init__(self, name: str, version: str) -> None:
+    def __init__(self, name: str, version: str, description: Description) -> None:
         super().__init__(
             f"version {version} of {name!r} was unloaded to make room; an inference request loads it again"
         )
         self.name = name
         self.version = version
+        self.description = description
 
 
 class Cold(msgspec.Struct):
     """How to load again what was unloaded to make room; ``failure`` holds until ``retry_at``, on the monotonic clock."""
 
     opened: Opener
+    description: Description
     failure: FairwayError | None = None
     retry_at: float = 0.0
     retry_s: float = 1.0
@@ -246,6 +266,13 @@ class Models:
             return self._live[name][version]
         except KeyError:
             raise self._missing(name, version) from None
+
+    def describe(self, name: str, version: str | None, key: str | None) -> Description:
+        """The version that answers this caller, be it loaded or unloaded to make room; see :meth:`resolve`."""
+        try:
+            return self.resolve(name, version, key).description
+        except ColdModel as cold:
+            return cold.description
 
     def knows(self, name: str) -> bool:
         """Whether a model can answer, is being loaded, or could not be, or was unloaded."""
@@ -468,7 +495,8 @@ class Models:
             reason = str(error) or type(error).__name__
             if not replaces:
                 self._absent[name, version] = IndexEntry(name, version, State.UNAVAILABLE, reason)
-            log.error("model_load_failed", extra={"model": name, "version": version, "reason": reason})
+            if not isinstance(error, asyncio.CancelledError):  # the server stops
+                log.error("model_load_failed", extra={"model": name, "version": version, "reason": reason})
             raise
         served = ServedVersion(name, version, loaded.model, loaded.warmed, settings=settings, sink=self._sink)
         served.size_bytes = loaded.size_bytes
@@ -528,7 +556,7 @@ class Models:
             del self._live[name]
         self._telemetry.versions.pop(key, None)
         assert served.opened is not None
-        self._cold[key] = Cold(served.opened)
+        self._cold[key] = Cold(served.opened, served.description)
         self._absent[key] = IndexEntry(name, version, State.UNAVAILABLE, EVICTED)
         return self._retire(served)
 
@@ -559,7 +587,7 @@ class Models:
 
     def _missing(self, name: str, version: str | None) -> FairwayError:
         if version is not None and (name, version) in self._cold:
-            return ColdModel(name, version)
+            return ColdModel(name, version, self._cold[name, version].description)
         entries = [entry for (model, _), entry in self._absent.items() if model == name]
         for entry in entries:
             if version in (None, entry.version):
