@@ -131,7 +131,7 @@ class _Server:
         decode = _timed(lambda: decode_request(self._body, self._name, None, None))
         request, _ = decode_request(self._body, self._name, None, None)
         submit, turn = await self._core_us(request)
-        cycles = [protocol.cycle for protocol in protocols]
+        cycles: list[Any] = [protocol.cycle for protocol in protocols]
         reply = await self._fresh_us(request, lambda n, answer: protocols[n]._answer(cycles[n], answer))
         encode = await self._fresh_us(request, lambda _, answer: encode_response(answer))
         known = head + decode + submit + turn + reply

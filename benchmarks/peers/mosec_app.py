@@ -19,6 +19,8 @@ class Infer(Worker):
         return self.model.rows(orjson.loads(data))
 
     def forward(self, data):
+        if served.max_batch == 1:  # mosec then gives one, not a list of them
+            return self.model.infer(data)[0]
         return list(self.model.infer(np.concatenate(data)))
 
     def serialize(self, data):

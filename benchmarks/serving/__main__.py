@@ -52,20 +52,21 @@ def main() -> None:
     show(table, said, left_out)
     print(f"took {time.monotonic() - began:.0f} s")
     if options.save:
-        save(table, said, left_out)
+        save(table, said, left_out, quick=options.quick)
     lost = [reason for reason in left_out if reason.startswith(f"{FAIRWAY}, ") and "is not installed" not in reason]
     sys.exit(bool(lost) or any(each.holds is False for each in said))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=about)
-    parser.add_argument("--quick", action="store_true", help="two short rounds; nothing is saved")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, which the results say")
+    parser.add_argument("--save", action="store_true", help="write the results also where only a part is measured")
     parser.add_argument("--only", nargs="*", help="parts of names: only servers with one of them, besides Fairway")
     parser.add_argument("--workloads", nargs="*", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--parts", nargs="*", choices=_PARTS, default=list(_PARTS))
     options = parser.parse_args()
     whole = not options.only and set(options.workloads) == set(WORKLOADS) and set(options.parts) == set(_PARTS)
-    options.save = whole and not options.quick
+    options.save = whole or options.save
     return options
 
 
@@ -124,7 +125,7 @@ def _heats(
     if "peers" not in options.parts:
         return
     for peer in PEER_LIST:
-        if options.only and not any(part in peer.name for part in options.only):
+        if not (tiny or peer.batches) or (options.only and not any(part in peer.name for part in options.only)):
             continue
         contestant = peer.contestant()
         if isinstance(contestant, str):

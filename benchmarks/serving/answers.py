@@ -43,7 +43,7 @@ def check_grpc(workload: Workload, port: int) -> tuple[str, int]:
         try:
             answer = call(workload.bodies["grpc"].data[5:], timeout=_PATIENCE_S)
         except grpc.RpcError as error:
-            return f"{error.code().name}: {error.details()}", 0  # type: ignore[attr-defined]
+            return f"{error.code().name}: {error.details()}", 0
     said = message("inference.ModelInferResponse").FromString(answer)
     raw = said.raw_output_contents
     values = np.frombuffer(raw[0], np.float32) if raw else np.array(said.outputs[0].contents.fp32_contents)

@@ -11,7 +11,7 @@ import msgspec
 
 import fairway
 from benchmarks.serving.answers import check_grpc, check_rest
-from benchmarks.serving.environments import PEERS, environment, pinned_version
+from benchmarks.serving.environments import PEERS, environment
 from benchmarks.serving.load import missing
 from benchmarks.serving.start import Ports
 from benchmarks.serving.workloads import Workload
@@ -32,7 +32,6 @@ class Contestant(msgspec.Struct, frozen=True):
     path: str = ""
     files: Callable[[Workload, Ports], dict[str, str]] = lambda _workload, _ports: {}
     constant: bool = False
-    about: str = ""
 
     def rest_path(self, workload: Workload) -> str:
         """What is asked of it over HTTP/1.1."""
@@ -57,7 +56,7 @@ def of_fairway(name: str, toml: str, wires: tuple[str, ...], *bundles: str) -> C
         served = [] if "[registry]" in toml else [str(workload.bundle.path), *bundles]
         return [sys.executable, "-m", "fairway", "serve", "--port", str(ports.port), *grpc, *served]
 
-    return Contestant(name, command, wires, files=lambda _workload, _ports: {"fairway.toml": toml}, about=toml)
+    return Contestant(name, command, wires, files=lambda _workload, _ports: {"fairway.toml": toml})
 
 
 def fairway_variants(registry: str) -> list[Contestant]:
@@ -72,9 +71,15 @@ def fairway_variants(registry: str) -> list[Contestant]:
 # -- limits
 
 
-def _peer(python: str, file: str, *more: str) -> Callable[[Workload, Ports], list[str]]:
+def _peer(python: str, file: str, *more: str, batches: bool = True) -> Callable[[Workload, Ports], list[str]]:
     def command(workload: Workload, ports: Ports) -> list[str]:
-        told = (workload.served_as, workload.max_batch, ports.port, ports.grpc_port, ports.metrics_port)
+        told = (
+            workload.served_as,
+            workload.max_batch if batches else 1,
+            ports.port,
+            ports.grpc_port,
+            ports.metrics_port,
+        )
         return [python, str(PEERS / file), str(workload.model), *map(str, told), *more]
 
     return command
@@ -130,30 +135,35 @@ http {{
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """One of the field's servers: its file in ``benchmarks/peers``, its package, and what it speaks of V2."""
+    """One of the field's servers: its file in ``benchmarks/peers``, its package, and what it speaks of V2.
+
+    Not ``batches``: where waiting for a batch costs a small model more than it gains, so that each stands there at its best.
+    """
 
     name: str
     file: str
     package: str
     wires: tuple[str, ...] = ("json",)
     path: str = ""
+    batches: bool = True
 
     def contestant(self) -> Contestant | str:
         """It, installed; or why not."""
         python, reason = environment(self.file)
         if python is None:
             return reason
-        version = pinned_version(self.file, self.package)
-        return Contestant(
-            self.name, _peer(python, f"{self.file}_app.py"), self.wires, self.path, about=f"{self.package} {version}"
-        )
+        command = _peer(python, f"{self.file}_app.py", batches=self.batches)
+        return Contestant(self.name, command, self.wires, self.path)
 
 
 PEER_LIST: Sequence[Peer] = (
     Peer("FastAPI by hand", "fastapi", "fastapi"),
     Peer("mosec", "mosec", "mosec"),
+    Peer("mosec, no batches", "mosec", "mosec", batches=False),
     Peer("LitServe", "litserve", "litserve"),
+    Peer("LitServe, no batches", "litserve", "litserve", batches=False),
     Peer("MLServer", "mlserver", "mlserver", ("json", "grpc")),
+    Peer("MLServer, no batches", "mlserver", "mlserver", batches=False),
     Peer("BentoML", "bentoml", "bentoml", ("arrays",), "/infer"),
     Peer("KServe", "kserve", "kserve", ("json", "binary", "grpc")),
     Peer("Triton, Python backend", "triton", "nvidia-pytriton", ("json", "binary", "grpc")),

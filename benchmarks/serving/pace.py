@@ -2,8 +2,8 @@
 
 Arguments: port, file with the whole request (head and body), connections, requests per second, seconds. A latency counts from
 the moment that a request was due, also where no connection was free then, so that a server that stalls cannot hide the
-requests that it kept from being sent (coordinated omission). Timers are too coarse, so it
-sleeps only while the next request is far. Prints JSON, in seconds; ``late_p99`` is how long after it was due a request was sent.
+requests that it kept from being sent (coordinated omission). Timers are too coarse, so it sleeps only while the next request
+is far. Prints JSON, in seconds; ``late_p99`` is how long after it was due a request was sent.
 """
 
 from __future__ import annotations

@@ -92,14 +92,20 @@ def _end_of(log: Path) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Twice SIGTERM: Fairway then does not wait for load balancers to take notice."""
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+    """Twice SIGTERM: Fairway then does not wait for load balancers to take notice. Then whatever is left of its processes."""
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(child.pid).children(recursive=True)  # some are in sessions of their own
+    for number, patience_s in ((signal.SIGTERM, 0.2), (signal.SIGTERM, 5), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(0.2 if number == signal.SIGTERM else 10)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+            child.wait(patience_s)
+            break
+    _, alive = psutil.wait_procs(family, 0.5)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -31,13 +31,14 @@ def show(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str]
         console.print(f"left out: {reason}", markup=False)
 
 
-def save(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str]) -> None:
+def save(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str], *, quick: bool) -> None:
     """Write the JSON."""
     pinned = {peer.package: pinned_version(peer.file, peer.package) for peer in PEER_LIST}
     document = {
         "machine": machine(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
         "peers": pinned,
+        "quick": quick,
         "rows": [msgspec.to_builtins(row, str_keys=True) for row in rows],
         "figures": [msgspec.to_builtins(f) for f in figures],
         "left_out": list(left_out),
