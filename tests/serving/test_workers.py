@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,12 @@ def test_metrics_are_of_all_workers_and_survive_a_kill(two: Server) -> None:
     until(lambda: two.serving() == 3, "new worker")
     httpx.post(two.url + INFER, json=request_of(2))
     assert {two.count() for _ in range(8)} == {31}
+
+
+def test_many_may_ask_for_metrics_at_once(two: Server) -> None:
+    with ThreadPoolExecutor(8) as pool, httpx.Client(base_url=two.url, timeout=20) as http:
+        answers = list(pool.map(lambda _: http.get("/metrics").status_code, range(300)))
+    assert set(answers) == {200}
 
 
 def test_each_worker_observes_what_it_served_and_nothing_is_counted_twice(

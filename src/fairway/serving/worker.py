@@ -111,14 +111,15 @@ class Worker(asyncio.Protocol):
             If the process that knows them does not answer.
         """
         self._number += 1
-        answer = self._scrapes[self._number] = asyncio.get_running_loop().create_future()
-        self._say(channel.Scrape(self._number, self._counts()))
+        number = self._number  # others may ask before the answer comes
+        answer = self._scrapes[number] = asyncio.get_running_loop().create_future()
+        self._say(channel.Scrape(number, self._counts()))
         try:
             return await asyncio.wait_for(answer, _PATIENCE_S)
         except TimeoutError:
             raise ServerUnavailable("the process that joins all workers' numbers does not answer; try again") from None
         finally:
-            self._scrapes.pop(self._number, None)
+            self._scrapes.pop(number, None)
 
     # -- the channel
 
