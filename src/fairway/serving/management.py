@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import copy
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,11 @@ from fairway.core.errors import InvalidBundle, InvalidRequest, NotEnabled
 from fairway.serving.control import Agreed, Change, Everywhere, alone
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.model_config import PLATFORMS, config_of, metadata_of
-from fairway.serving.models import ColdModel, Models, ServedVersion, State
+from fairway.serving.models import Description, Models, State
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_statistics import joined
 from fairway.serving.statistics import statistics_of
-from fairway.serving.telemetry import Telemetry
+from fairway.serving.telemetry import Telemetry, VersionStats
 from fairway.serving.tracing import TraceSettings
 
 if TYPE_CHECKING:
@@ -92,17 +91,16 @@ class Management:
 
     def model_ready(self, name: str, version: str | None) -> bool:
         """Whether a model can answer, be it after loading it again. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
-        with contextlib.suppress(ColdModel):
-            self._served(name, version)
+        self._described(name, version)
         return True
 
     def model_metadata(self, name: str, version: str | None) -> dict[str, Any]:
         """What a model takes and gives. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
-        return metadata_of(self._served(name, version), self._models.versions(name))
+        return metadata_of(self._described(name, version), self._models.versions(name))
 
     def model_config(self, name: str, version: str | None) -> dict[str, Any]:
         """How a model is run, as the ``ModelConfig`` of Triton. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
-        return config_of(self._served(name, version), self._models.versions(name), self._settings)
+        return config_of(self._described(name, version), self._models.versions(name), self._settings)
 
     async def joined_statistics(self, name: str = "", version: str | None = None) -> dict[str, Any]:
         """:meth:`statistics`, of all workers where there are several."""
@@ -112,13 +110,14 @@ class Management:
 
     def statistics(self, name: str = "", version: str | None = None) -> dict[str, Any]:
         """``model_stats``: of one version, of a model's, or (``""``) of all. Raises :class:`ModelNotFound` if it is unknown."""
-        if name and version:
-            found = [self._served(name, version)]
-        else:
-            if name and name not in self._models.names():
-                self._served(name, None)
-            found = [served for served in self._models.live() if name in ("", served.name)]
-        return {"model_stats": [statistics_of(served.stats) for served in found]}
+        if name and (version or name not in self._models.names()):
+            self._described(name, version)
+        cold = [
+            VersionStats(known.name, known.version) for known in self._models.cold()
+        ]  # counts begin as it is loaded
+        every = sorted([served.stats for served in self._models.live()] + cold, key=lambda stats: stats.model)
+        found = [stats for stats in every if name in ("", stats.model) and version in (None, "", stats.version)]
+        return {"model_stats": [statistics_of(stats) for stats in found]}
 
     # -- the repository
 
@@ -182,7 +181,7 @@ class Management:
             If the model is unknown.
         """
         if model:
-            self._known(model)
+            self._described(model, None)
         if update:
             self._need_control("changing trace settings")
             await self._change(Change("trace", model or "", update))
@@ -282,7 +281,7 @@ class Management:
 
     async def _set_traces(self, model: str | None, update: dict[str, Any], agreed: Agreed) -> None:
         if model:
-            self._known(model)
+            self._described(model, None)
         copy.deepcopy(self.traces).update(model, update)  # raises if it is wrong
         await agreed()
         self.traces.update(model, update)
@@ -311,13 +310,9 @@ class Management:
             self._memory.close()
         self._logs.close()
 
-    def _known(self, name: str) -> None:
-        """Raise :class:`ModelNotFound` or :class:`ModelNotReady` unless a model can answer, be it after loading it again."""
-        with contextlib.suppress(ColdModel):
-            self._served(name, None)
-
-    def _served(self, name: str, version: str | None) -> ServedVersion:
-        return self._models.resolve(name, version or None, None)
+    def _described(self, name: str, version: str | None) -> Description:
+        """A version that can answer, be it after loading it again. Raises :class:`ModelNotFound` or :class:`ModelNotReady`."""
+        return self._models.describe(name, version or None, None)
 
     def _need_control(self, what: str) -> None:
         if not self._settings.model_control:

@@ -5,49 +5,61 @@ from __future__ import annotations
 from typing import Any
 
 from fairway.core.tensors import Datatype, TensorSpec
-from fairway.serving.models import ServedVersion
-from fairway.serving.settings import ServeSettings
+from fairway.serving.models import Description
+from fairway.serving.queues import level_of
+from fairway.serving.settings import ModelServeSettings, ServeSettings
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx"}
 _TYPES = {kind: f"TYPE_{kind.value}" for kind in Datatype} | {Datatype.BYTES: "TYPE_STRING"}
 
 
-def metadata_of(served: ServedVersion, versions: list[str]) -> dict[str, Any]:
+def metadata_of(known: Description, versions: list[str]) -> dict[str, Any]:
     """What a version takes and gives."""
-    engine = served.model.manifest.engine.name
     return {
-        "name": served.name,
+        "name": known.name,
         "versions": versions,
-        "platform": PLATFORMS.get(engine, engine),
-        "inputs": [_tensor(spec) for spec in served.model.inputs],
-        "outputs": [_tensor(spec) for spec in served.model.outputs],
+        "platform": PLATFORMS.get(known.engine.name, known.engine.name),
+        "inputs": [_tensor(spec) for spec in known.inputs],
+        "outputs": [_tensor(spec) for spec in known.outputs],
     }
 
 
-def config_of(served: ServedVersion, versions: list[str], settings: ServeSettings) -> dict[str, Any]:
-    """How a version is run. Sizes leave out the rows where the model batches, as in Triton."""
-    engine = served.model.manifest.engine
-    batches = served.signature.batching
+def config_of(known: Description, versions: list[str], settings: ServeSettings) -> dict[str, Any]:
+    """How a version is run, with the limits in force. Sizes leave out the rows where the model batches, as in Triton."""
+    engine, limits = known.engine, known.limits
     config: dict[str, Any] = {
-        "name": served.name,
+        "name": known.name,
         "platform": PLATFORMS.get(engine.name, engine.name),
         "backend": engine.name,
         "version_policy": {"specific": {"versions": [int(version) for version in versions if version.isdecimal()]}},
-        "max_batch_size": engine.max_batch if batches else 0,
-        "input": [_sized(spec, batches) for spec in served.model.inputs],
-        "output": [_sized(spec, batches) for spec in served.model.outputs],
-        "instance_group": [{"name": served.name, "kind": "KIND_CPU", "count": settings.concurrent_batches}],
+        "max_batch_size": (limits.max_batch or engine.max_batch) if known.batching else 0,
+        "input": [_sized(spec, known.batching) for spec in known.inputs],
+        "output": [_sized(spec, known.batching) for spec in known.outputs],
+        "instance_group": [{"name": known.name, "kind": "KIND_CPU", "count": limits.concurrent_batches or 1}],
         "default_model_filename": engine.file,
         "parameters": {},
     }
-    if batches:
-        queue = {
-            "timeout_action": "REJECT",
-            "allow_timeout_override": True,
-            "max_queue_size": settings.max_queue_requests,
-        }
-        config["dynamic_batching"] = {"max_queue_delay_microseconds": 0, "default_queue_policy": queue}
+    if known.batching:
+        config["dynamic_batching"] = _batching(limits, settings)
+    if known.caches:
+        config["response_cache"] = {"enable": True}
     return config
+
+
+def _batching(limits: ModelServeSettings, settings: ServeSettings) -> dict[str, Any]:
+    queue = {
+        "timeout_action": "REJECT",
+        "allow_timeout_override": True,
+        "max_queue_size": limits.max_queue_requests,
+    }
+    batching: dict[str, Any] = {
+        "max_queue_delay_microseconds": round(limits.max_wait_us or 0),
+        "default_queue_policy": queue,
+    }
+    if levels := settings.priority_levels:
+        batching["priority_levels"] = levels
+        batching["default_priority_level"] = level_of(0, levels, limits.priority or settings.default_priority) + 1
+    return batching
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

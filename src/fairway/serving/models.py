@@ -16,6 +16,7 @@ import msgspec
 
 from fairway.core.errors import FairwayError, InferenceFailed, InvalidRequest, ModelNotFound, ModelNotReady
 from fairway.core.events import EventSink
+from fairway.core.manifest import EngineSpec
 from fairway.core.tensors import Tensors, TensorSpec
 from fairway.model import Model
 from fairway.serving.batching import BatchingSettings, Scheduler
@@ -60,17 +61,21 @@ class IndexEntry(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What is known of a version whether it is loaded or not: what it takes and gives.
+    """What is known of a version whether it is loaded or not: what it takes and gives, and how it is run.
 
-    ``batching``: whether the first axis is rows.
+    ``batching``: whether the first axis is rows. ``limits`` are in force, whoever set them. ``caches``: its answers are kept.
     """
 
+    name: str
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     raw_outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...]
     batching: bool
+    engine: EngineSpec
+    limits: ModelServeSettings
+    caches: bool
 
 
 class ServedVersion:
@@ -114,11 +119,21 @@ class ServedVersion:
         self.processed = bool(processing.pre or processing.post)
         self.signature = Signature(model.inputs, batching=warmed.batching)
         self.raw_signature = Signature(model.raw_inputs, batching=warmed.batching) if self.processed else self.signature
+        limits = settings.of(name)
+        caches = bool(limits.cache_bytes) and may_cache(model.manifest)
         self.description = Description(
-            version, model.inputs, model.outputs, model.raw_outputs, model.manifest.labels, warmed.batching
+            name,
+            version,
+            model.inputs,
+            model.outputs,
+            model.raw_outputs,
+            model.manifest.labels,
+            warmed.batching,
+            model.manifest.engine,
+            limits,
+            caches,
         )
         self.stats = VersionStats(name, version, sink, raw_differs=self.processed)
-        limits = settings.of(name)
         slots = limits.concurrent_batches or 1
         max_batch = limits.max_batch or model.manifest.engine.max_batch
         length = length_of(model.manifest) if warmed.batching else None
@@ -144,7 +159,8 @@ class ServedVersion:
             length=length,
         )
         self.front: Scheduler | SharingScheduler = self.scheduler
-        if limits.cache_bytes and may_cache(model.manifest):
+        if caches:
+            assert limits.cache_bytes is not None
             self.front = SharingScheduler(
                 self.scheduler,
                 ResponseCache(limits.cache_bytes),
@@ -289,6 +305,10 @@ class Models:
     def route(self, name: str) -> Route | None:
         """Where a model's callers go, ``None`` if it is not served."""
         return self._routes.get(name)
+
+    def cold(self) -> list[Description]:
+        """Every version that was unloaded to make room."""
+        return [cold.description for cold in self._cold.values()]
 
     def live(self) -> list[ServedVersion]:
         """Every version that can answer at once."""
