@@ -17,6 +17,7 @@ from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.inference import InferenceCore, Outcome
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
+from fairway.serving.tracer import Tracer
 from fairway.serving.transports.fastlane import FairwayProtocol, make_protocol
 from tests.serving.conftest import request_of
 
@@ -96,7 +97,7 @@ class Transport:
 class Core:
     """Answers with what it was asked, in a later turn of the loop."""
 
-    tracer = None
+    tracer: Tracer | None = None
 
     def __init__(self) -> None:
         self.telemetry = Telemetry()

@@ -104,7 +104,11 @@ class RestRoutes:
         except BaseException:
             trace.lost(_seen(request, 499))
             raise
-        response.background = BackgroundTask(lambda: trace.finish(_seen(request, 200)))
+
+        async def finish() -> None:
+            trace.finish(_seen(request, 200))
+
+        response.background = BackgroundTask(finish)
         return response
 
     async def _infer(self, request: Request, trace: Trace | None) -> Response:
