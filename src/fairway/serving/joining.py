@@ -51,7 +51,9 @@ def run_joined(infer: Infer, feeds: Sequence[Tensors], rows: Sequence[int]) -> l
         outputs = infer(feed)
         inferred = perf_counter()
         answers = split(outputs, rows)
-    except Exception as error:  # noqa: BLE001 (whatever it was, running alone finds whose it is)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (whatever it was, running alone finds whose it is)
         log.debug("a batch of %d failed and runs one by one: %s", len(feeds), error)
         return [run_alone(infer, part, position) for position, part in enumerate(feeds)]
     times = (started, joined - started, inferred - joined, perf_counter() - inferred)
@@ -66,7 +68,9 @@ def run_alone(infer: Infer, feed: Tensors, position: int) -> Run:
         outputs = infer(feed)
     except FairwayError as error:
         return Run(members, feed, None, [error], started)
-    except Exception as error:  # noqa: BLE001 (an engine may raise anything)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (an engine may raise anything: a panic of Rust code is no Exception)
         failure = InferenceFailed(f"the model raised {type(error).__name__}: {error}")
         return Run(members, feed, None, [failure], started)
     return Run(members, feed, outputs, [outputs], started, 0.0, perf_counter() - started)
@@ -85,12 +89,10 @@ class Joined:
 class Rows(dict[str, Tensor]):
     """One caller's rows of joined outputs: ``rows`` of them from ``start`` on."""
 
-    __slots__ = ("joined", "rows", "start")
-
-    def __init__(self, joined: Joined, start: int, rows: int) -> None:
-        self.joined = joined
-        self.start = start
-        self.rows = rows
+    __slots__ = ("joined", "rows", "start")  # set by split: a constructor for each row would take twice the time
+    joined: Joined
+    start: int
+    rows: int
 
 
 def split(outputs: Tensors, rows: Sequence[int]) -> Sequence[Tensors]:
@@ -100,16 +102,16 @@ def split(outputs: Tensors, rows: Sequence[int]) -> Sequence[Tensors]:
         if array.shape[:1] != (total,):
             raise ValueError(f"output {name!r} has shape {list(array.shape)} for {total} rows")
     joined = Joined(outputs)
+    arrays = list(outputs.items())
     pieces: list[Rows] = []
     start = 0
     for count in rows:
-        pieces.append(Rows(joined, start, count))
-        start += count
-    for name, array in outputs.items():
-        start = 0
-        for piece, count in zip(pieces, rows, strict=True):
+        piece = Rows()
+        piece.joined, piece.start, piece.rows = joined, start, count
+        for name, array in arrays:
             piece[name] = array[start : start + count]
-            start += count
+        start += count
+        pieces.append(piece)
     return pieces
 
 
