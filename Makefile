@@ -10,7 +10,7 @@ PYVER = $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help demo test setup setup-dev lint type docs examples bench lock clean
+.PHONY: help demo test setup setup-dev lint type docs examples bench fuzz lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: bench-spine bench-serving ## every benchmark (bench-serving needs wrk)
 
 bench-%: setup-dev ## one benchmark: prints a table, writes benchmarks/results/NAME.json
 	@$(BIN)/python -m benchmarks.$*
+
+fuzz: setup-dev ## 100,000 requests that no client should send, to servers of each kind (some minutes)
+	@$(BIN)/python -m benchmarks.fuzz
 
 lock: $(UV) ## resolve the dependencies again
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
