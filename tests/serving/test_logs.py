@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -71,6 +72,49 @@ def test_a_reader_that_left_or_a_full_disk_are_no_matter() -> None:
     handler.handle(record("a"))
     handler.close()
     assert b"".join(calls) == b"a\n"
+
+
+def test_what_a_full_disk_did_not_take_is_counted_and_cuts_no_later_line() -> None:
+    disk, full = bytearray(), threading.Event()
+
+    def write(_: int, content: bytes) -> int:
+        if len(disk) < 5:
+            disk.extend(content[: 5 - len(disk)])
+            return 5
+        if not full.is_set():
+            full.set()
+            raise OSError(errno.ENOSPC, "no space left on device")
+        disk.extend(content)
+        return len(content)
+
+    handler = QueuedLines(2, write=write, patience_s=20)
+    handler.handle(record("a line that is cut"))
+    assert full.wait(20)
+    while not handler._dropped:  # it is counted right after
+        threading.Event().wait(0.001)
+    handler.handle(record("the next"))
+    handler.close()
+    assert disk.decode().splitlines() == ["a lin", "log_lines_dropped", "the next"]
+
+
+def test_a_server_whose_log_has_no_room_on_its_disk_answers_and_stops(
+    bundles: tuple[Bundle, ...], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "fairway", "serve", str(bundles[0].path), "--port", "0", "--json"]
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full, cwd=tmp_path) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            with httpx.Client(base_url=url, timeout=20) as http:
+                for _ in range(200):
+                    assert http.post("/v2/models/linear/infer", json=request_of()).status_code == 200
+            process.send_signal(2)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_a_server_whose_log_nobody_reads_answers_and_stops(bundles: tuple[Bundle, ...], tmp_path: Path) -> None:
