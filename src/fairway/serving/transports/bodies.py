@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterable
 
@@ -9,6 +10,10 @@ from fairway.core.errors import InvalidRequest, RequestTooLarge, UnsupportedEnco
 
 COMPRESS_ABOVE = 1024
 """Bytes up to which an answer is not compressed: that costs more than it saves."""
+
+_MAX_LAYERS = 4
+LARGE = 2**18
+"""Bytes from which on compressing and decompressing are done on a thread: the event loop would wait for milliseconds."""
 
 _LEVEL = 1  # of 9: numbers hardly get smaller at higher ones, and the server waits
 _WINDOW = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # "deflate" means zlib (RFC 9110, 8.4.1.2)
@@ -28,21 +33,40 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     Raises
     ------
     UnsupportedEncoding
-        If it is none of gzip, deflate and identity.
+        If it is none of gzip, deflate and identity, or more than four of them.
     RequestTooLarge
         If the content has more than ``limit`` bytes; no more than that is ever held.
     InvalidRequest
         If the body is damaged.
     """
-    for name in reversed([part.strip().lower() for part in encoding.split(b",")]):
-        if name in (b"", b"identity"):
-            continue
+    layers = [name for part in encoding.split(b",") if (name := part.strip().lower()) not in (b"", b"identity")]
+    if len(layers) > _MAX_LAYERS:  # each may be as large as the limit, and the loop waits for it
+        raise UnsupportedEncoding(f"the body is encoded {len(layers)} times; at most {_MAX_LAYERS} times is read here")
+    for name in reversed(layers):
         if name not in _WINDOW:
             raise UnsupportedEncoding(
                 f"Content-Encoding {name.decode('latin-1')!r} is not read here; send gzip, deflate or no encoding"
             )
         body = _inflate(body, name, limit)
     return body
+
+
+def decompress_small(body: bytes, encoding: bytes, limit: int) -> bytes | None:
+    """As :func:`decompress`, but ``None`` where the body or its content is so large that it is work for a thread."""
+    if len(body) > LARGE:
+        return None
+    try:
+        return decompress(body, encoding, min(limit, LARGE))
+    except RequestTooLarge:
+        if limit <= LARGE:
+            raise
+        return None
+
+
+async def decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """As :func:`decompress`, on a thread where that takes long."""
+    content = decompress_small(body, encoding, limit)
+    return await asyncio.to_thread(decompress, body, encoding, limit) if content is None else content
 
 
 def _inflate(body: bytes, name: bytes, limit: int) -> bytes:
@@ -77,6 +101,11 @@ def chosen_encoding(accepts: bytes, size: int) -> bytes | None:
     best = max((b"gzip", b"deflate"), key=lambda name: weights.get(name, rest))
     weight = weights.get(best, rest)
     return best if weight > 0 and weight >= weights.get(b"identity", 0.0) else None
+
+
+def encoded(encoding: bytes) -> dict[bytes, bytes]:
+    """The headers that tell of an answer's encoding."""
+    return {b"content-encoding": encoding, b"vary": b"accept-encoding"}
 
 
 def compress(parts: Iterable[bytes | bytearray | memoryview], encoding: bytes) -> bytes:

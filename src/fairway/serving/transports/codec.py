@@ -11,14 +11,12 @@ from fairway.serving.classification import check_classifiable
 from fairway.serving.inference import InferenceCore
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
-from fairway.serving.transports.bodies import chosen_encoding, compress, decompress
 from fairway.serving.transports.elsewhere import BINARY_HEADER, Elsewhere
 from fairway.serving.transports.v2 import Buffer, Reply
 from fairway.serving.transports.v2binary import Answer, decode_binary, encode_reply, header_length, raw_input
 from fairway.serving.transports.v2json import decode_request, encode_response
 
 _BINARY = BINARY_HEADER.encode()
-_ENCODING = b"content-encoding"
 _JSON = b"application/json"
 _OCTETS = b"application/octet-stream"
 _ALL_BINARY = Reply(binary=True)
@@ -50,16 +48,13 @@ class Codec:
         version: str | None,
         route_key: str | None,
     ) -> tuple[InferRequest, Reply | None]:
-        """A request from its body as received. ``headers`` have names in lower case.
+        """A request from its body, decompressed. ``headers`` have names in lower case.
 
         Raises
         ------
         FairwayError
-            Saying what is wrong: with the encoding, the form, or the model's name where the form depends on the model.
+            Saying what is wrong: with the form, or the model's name where the form depends on the model.
         """
-        encoding = headers.get(_ENCODING)
-        if encoding is not None:
-            body = decompress(bytes(body), encoding, self._limit)
         length = headers.get(_BINARY)
         if length is None:
             request, reply = decode_request(body, model, version, route_key, self.elsewhere)
@@ -74,34 +69,30 @@ class Codec:
         if reply is None or not reply.classifies:
             return request, reply
         key = request.route_key if request.route_key is not None else request.id
-        served = self._core.models.resolve(request.model, request.version, key)
-        specs = {spec.name: spec for spec in (*served.model.raw_outputs, *served.model.outputs)}
+        known = self._core.models.describe(request.model, request.version, key)
+        specs = {spec.name: spec for spec in (*known.raw_outputs, *known.outputs)}
         for name, option in reply.options.items():
             if option.classification and name in specs:
                 check_classifiable(specs[name])
-        reply = msgspec.structs.replace(reply, labels=served.model.manifest.labels, batched=served.signature.batching)
-        return msgspec.structs.replace(request, version=served.version), reply
+        reply = msgspec.structs.replace(reply, labels=known.labels, batched=known.batching)
+        return msgspec.structs.replace(request, version=known.version), reply
 
     def encode(
-        self, response: InferResponse, reply: Reply | None, accepts: bytes
+        self, response: InferResponse, reply: Reply | None
     ) -> tuple[dict[bytes, bytes], bytes, Sequence[Buffer]]:
-        """An answer's headers, and its body as its beginning and the other pieces. ``accepts``: the Accept-Encoding."""
+        """An answer's headers, and its body as its beginning and the other pieces, not compressed."""
         answer = Answer(encode_response(response)) if reply is None else encode_reply(response, reply, self._memory)
         headers = {b"content-type": _JSON}
         blobs: Sequence[Buffer] = ()
         if answer.blobs is not None:
             blobs = answer.blobs
             headers = {b"content-type": _OCTETS, _BINARY: b"%d" % len(answer.header)}
-        encoding = chosen_encoding(accepts, len(answer.header) + sum(map(len, blobs)))
-        if encoding is None:
-            return headers, answer.header, blobs
-        headers |= {_ENCODING: encoding, b"vary": b"accept-encoding"}
-        return headers, compress((answer.header, *blobs), encoding), ()
+        return headers, answer.header, blobs
 
     def _raw(
         self, body: bytes | bytearray, model: str, version: str | None, route_key: str | None
     ) -> tuple[InferRequest, Reply]:
         """The body is a tensor: the model says which. Its answer is all binary."""
-        served = self._core.models.resolve(model, version, route_key)
-        inputs = raw_input(body, served.model.inputs)
-        return InferRequest(model, inputs, served.version, route_key=route_key), _ALL_BINARY
+        known = self._core.models.describe(model, version, route_key)
+        inputs = raw_input(body, known.inputs)
+        return InferRequest(model, inputs, known.version, route_key=route_key), _ALL_BINARY

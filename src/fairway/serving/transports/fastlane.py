@@ -6,6 +6,7 @@ its request-response cycle, so both kinds queue behind each other in the order i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,15 @@ from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.tracer import Trace, Tracer, caller_ids
 from fairway.serving.transports import traced
-from fairway.serving.transports.bodies import too_large
+from fairway.serving.transports.bodies import (
+    LARGE,
+    chosen_encoding,
+    compress,
+    decompress,
+    decompress_small,
+    encoded,
+    too_large,
+)
 from fairway.serving.transports.codec import Codec
 from fairway.serving.transports.elsewhere import BINARY_HEADER
 from fairway.serving.transports.rest import ROUTE_KEY, error_response
@@ -128,7 +137,8 @@ class _Exchange(msgspec.Struct, eq=False):
     response_complete: bool = False
     disconnected: bool = False
     message_event: _NoEvent = _NO_EVENT
-    ticket: Ticket | None = None
+    ticket: Ticket | asyncio.Future[bytes] | None = None
+    inflated: bool = False
     reply: Reply | None = None  # how the answer is wanted, if not as plain JSON
     parent: bytes | None = None  # its traceparent, if the head was found without
     trace: Trace | None = None
@@ -387,7 +397,7 @@ class FairwayProtocol(HttpToolsProtocol):
     def _run(self, exchange: _Exchange) -> None:
         """Decode and submit."""
         tracer = self.tracer
-        if tracer is not None and exchange.head.model:
+        if tracer is not None and exchange.head.model and not exchange.inflated:
             parent = exchange.parent or exchange.head.parent
             exchange.trace = tracer.begin(exchange.head.model, parent, exchange.arrived)
         try:
@@ -402,6 +412,12 @@ class FairwayProtocol(HttpToolsProtocol):
                     request, exchange.reply = self.codec.labelled(request, reply)
             else:
                 codec = self.codec
+                if not exchange.inflated and (encoding := head.headers.get(_ENCODING)) is not None:
+                    content = decompress_small(bytes(body), encoding, self.settings.max_body_bytes)
+                    if content is None:
+                        self._inflate(exchange, bytes(body), encoding)
+                        return
+                    body = content
                 request, exchange.reply = codec.decode(body, head.headers, head.model, head.version, head.route_key)
         except FairwayError as error:
             self.core.telemetry.rejected[error.code] += 1
@@ -415,10 +431,45 @@ class FairwayProtocol(HttpToolsProtocol):
         if not exchange.response_complete:
             exchange.ticket = ticket
 
+    def _inflate(self, exchange: _Exchange, body: bytes, encoding: bytes) -> None:
+        """Decompress a large body on a thread. Meanwhile it is still this exchange's turn."""
+        limit = self.settings.max_body_bytes
+        self._on_thread(exchange, partial(decompress, body, encoding, limit), self._inflated)
+
+    def _inflated(self, exchange: _Exchange, content: bytes | FairwayError) -> None:
+        exchange.inflated = True
+        if isinstance(content, FairwayError):
+            exchange.refused = content
+        else:
+            exchange.body = content
+        self._run(exchange)
+
+    def _on_thread(
+        self, exchange: _Exchange, call: Callable[[], bytes], then: Callable[[_Exchange, bytes | FairwayError], None]
+    ) -> None:
+        """Have ``call`` made, and go on with what it gives unless the client has left."""
+
+        def done(working: asyncio.Future[bytes]) -> None:
+            exchange.ticket = None
+            if working.cancelled() or exchange.disconnected:
+                return
+            error = working.exception()
+            if error is None:
+                then(exchange, working.result())
+            elif isinstance(error, FairwayError):
+                then(exchange, error)
+            else:
+                log.error("body_failed", exc_info=error)
+                then(exchange, FairwayError("the server failed on this request; its log says why"))
+
+        exchange.ticket = working = self.loop.run_in_executor(None, call)
+        working.add_done_callback(done)
+
     def _answer(self, exchange: _Exchange, outcome: Outcome) -> None:
         """Encode and write."""
         exchange.ticket = None  # it holds this exchange: without the circle, both are freed at once
-        if exchange.disconnected or self.transport.is_closing():  # what broke is told only after this turn of the loop
+        # What broke the connection is told only after this turn of the loop.
+        if exchange.response_complete or exchange.disconnected or self.transport.is_closing():
             return
         if exchange.trace is not None:
             exchange.trace.answered()
@@ -429,7 +480,14 @@ class FairwayProtocol(HttpToolsProtocol):
                 if exchange.reply is None and not exchange.head.accepts:
                     body = encode_response(outcome)
                 else:
-                    fields, body, rest = self.codec.encode(outcome, exchange.reply, exchange.head.accepts)
+                    fields, body, rest = self.codec.encode(outcome, exchange.reply)
+                    size = len(body) + sum(map(len, rest))
+                    if encoding := chosen_encoding(exchange.head.accepts, size):
+                        fields |= encoded(encoding)
+                        if size > LARGE:
+                            self._deflate(exchange, fields, (body, *rest), encoding)
+                            return
+                        body, rest = compress((body, *rest), encoding), ()
                     extra = b"".join(b"%b: %b\r\n" % field for field in fields.items())
             except FairwayError as error:
                 outcome = error
@@ -444,6 +502,20 @@ class FairwayProtocol(HttpToolsProtocol):
             if exchange.trace is not None:
                 exchange.trace.failed(outcome)
         self._write(exchange, status, extra, body, rest)
+
+    def _deflate(
+        self, exchange: _Exchange, fields: dict[bytes, bytes], parts: Sequence[Buffer], encoding: bytes
+    ) -> None:
+        """Compress a large answer on a thread, and write it."""
+        extra = b"".join(b"%b: %b\r\n" % field for field in fields.items())
+
+        def deflated(exchange: _Exchange, body: bytes | FairwayError) -> None:
+            if isinstance(body, FairwayError):
+                self._answer(exchange, body)
+            elif not self.transport.is_closing():
+                self._write(exchange, 200, extra, body, ())
+
+        self._on_thread(exchange, partial(compress, parts, encoding), deflated)
 
     def _write(self, exchange: _Exchange, status: int, extra: bytes, body: bytes, rest: Sequence[Buffer]) -> None:
         """``body`` and ``rest``: the body in pieces, of which only the first is copied."""

@@ -28,7 +28,7 @@ from fairway.serving.status import wire
 from fairway.serving.tracer import Trace
 from fairway.serving.transports import traced
 from fairway.serving.transports.access import TRACE, AccessLog
-from fairway.serving.transports.bodies import decompress, too_large
+from fairway.serving.transports.bodies import LARGE, chosen_encoding, compress, decompressed, encoded, too_large
 from fairway.serving.transports.codec import Codec
 from fairway.serving.transports.docs_page import DOCS
 from fairway.serving.transports.manage import JSON, ManagementRoutes, to_json
@@ -121,9 +121,16 @@ class RestRoutes:
         if trace is not None:
             trace.answered()
         accepts = ",".join(request.headers.getlist("accept-encoding"))
-        headers, body, rest = self._codec.encode(response, reply, accepts.encode("latin-1"))
+        headers, body, rest = self._codec.encode(response, reply)
+        content = b"".join((body, *rest))
+        if encoding := chosen_encoding(accepts.encode("latin-1"), len(content)):
+            headers |= encoded(encoding)
+            large = len(content) > LARGE
+            content = (
+                await asyncio.to_thread(compress, (content,), encoding) if large else compress((content,), encoding)
+            )
         said = {name.decode(): value.decode() for name, value in headers.items()}
-        return Response(b"".join((body, *rest)), headers=said)
+        return Response(content, headers=said)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus metrics, in whichever form the scraper asks for."""
@@ -152,6 +159,7 @@ class RestRoutes:
         headers = dict(lines)
         if _ENCODING in headers:  # lines of one name are one list (RFC 9110, 5.3)
             headers[_ENCODING] = b",".join(value for name, value in lines if name == _ENCODING)
+            body = await decompressed(body, headers[_ENCODING], self._limit)
         model, version = request.path_params["model"], normal_version(request.path_params.get("version"))
         return self._codec.decode(body, headers, model, version, request.headers.get(ROUTE_KEY))
 
@@ -171,7 +179,7 @@ class RestRoutes:
     async def _body(self, request: Request) -> bytes:
         body = await self._received(request)
         encoding = ",".join(request.headers.getlist("content-encoding"))
-        return decompress(body, encoding.encode("latin-1"), self._limit) if encoding else body
+        return await decompressed(body, encoding.encode("latin-1"), self._limit) if encoding else body
 
     async def _received(self, request: Request) -> bytes:
         declared = request.headers.get("content-length", "")
