@@ -225,6 +225,13 @@ def test_calls_go_on_while_connections_are_drained() -> None:
             assert [future.result() for future in futures] == [b"%d" % m for m in range(50)], n
 
 
+def end_connections(server: Running) -> None:
+    """As if each client had answered the warning."""
+    for connection in server.http2.connections:
+        connection.drain()
+        connection._finish_drain()
+
+
 def test_a_slow_reader_gets_all_of_its_answer_although_the_connection_is_drained() -> None:
     """Its window updates meet a socket that is still there: one that is closed would reset what it has not read."""
     size = 3_000_000
@@ -244,8 +251,7 @@ def test_a_slow_reader_gets_all_of_its_answer_although_the_connection_is_drained
             payload = reader.read(int.from_bytes(start[:3], "big"))
             if start[3] == 0:
                 if not received:
-                    server.call(lambda: [connection.drain() for connection in server.http2.connections])
-                    server.call(lambda: [connection._finish_drain() for connection in server.http2.connections])
+                    server.call(lambda: end_connections(server))
                 received += len(payload)
                 client.sendall(WindowUpdateFrame(0, len(payload)).serialize())
             ended = start[3] == 1 and bool(start[4] & 1)

@@ -69,12 +69,12 @@ class Server:
 
 
 @contextmanager
-def server(what: Bundle | str, folder: Path, *, table: str = "") -> Iterator[Server]:
-    """``fairway serve --workers 2``; killed at the end, with all that it started."""
+def server(what: Bundle | str, folder: Path, *, table: str = "", workers: str = "2") -> Iterator[Server]:
+    """``fairway serve --workers``; killed at the end, with all that it started."""
     settings = "[serve]\nport = 0\nstop_delay_s = 1.0\n" + table
     (folder / "fairway.toml").write_text(settings)
     given = what if isinstance(what, str) else str(what.path)
-    command = [*FAIRWAY, "serve", given, "--workers", "2", "--json"]
+    command = [*FAIRWAY, "serve", given, "--workers", workers, "--json"]
     log = folder / "server.log"
     with (
         log.open("w") as errors,
@@ -88,7 +88,7 @@ def server(what: Bundle | str, folder: Path, *, table: str = "") -> Iterator[Ser
             line = running.stdout.readline()
             assert line, log.read_text()
             made = Server(running, json.loads(line)["url"], log)
-            until(lambda: made.serving() == 2, "word in the log, which is written by a thread of each worker")
+            until(lambda: made.serving() == len(made.workers()), "word in the log, which threads write")
             yield made
         finally:
             if running.poll() is None:

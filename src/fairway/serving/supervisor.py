@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import selectors
 import signal
@@ -38,6 +39,8 @@ _SCRAPE_S = 0.5
 _LOADING_S = 60.0
 _RETIRE_S = 5.0
 _KILL_AFTER_S = 2.0
+_HELD_UP_S = 2.0
+_DEAF_AFTER_S = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -110,6 +113,8 @@ class Supervisor:
         self._changes = Changes(lambda: [each for each in self._processes.values() if each.joined])
         self._restarted = 0
         self._ready = self._stopping = False
+        self._deaf_at = math.inf
+        self._turned_at = time.monotonic()
         self._failure: FairwayError | None = None
         self._selector = selectors.DefaultSelector()
         self._stderr = _stderr()
@@ -155,18 +160,31 @@ class Supervisor:
             process.channel.flush()
             if process.ended():
                 self._ended(process)
-        self._check(time.monotonic())
+        now = time.monotonic()
+        self._forgive(now)
+        self._check(now)
 
     def _wait_s(self) -> float:
         starts = [slot.start_at for slot in self._slots if slot.start_at is not None]
         return max(0.0, min([_TURN_S, *(at - time.monotonic() for at in starts)]))
+
+    def _forgive(self, now: float) -> None:
+        """While this process did not run (a paused container, a machine that slept), no worker is taken to have been silent."""
+        lost, self._turned_at = now - self._turned_at, now
+        if lost > _HELD_UP_S:
+            for process in self._processes.values():
+                process.heard_at = min(now, process.heard_at + lost)
 
     def _check(self, now: float) -> None:
         """What is due."""
         for slot in self._slots:
             if slot.start_at is not None and now >= slot.start_at:
                 slot.start_at = None
-                slot.current = self._start(slot)
+                slot.current = self._start_again(slot)
+                if slot.current is None:
+                    slot.start_at = now + slot.restarts.died(0.0)
+        if now >= self._deaf_at:
+            self._deafen()
         for process in self._processes.values():
             if process.kill_at is not None and now >= process.kill_at:
                 log.error("worker_killed", extra=_about(process, reason="it did not end in time"))
@@ -206,13 +224,26 @@ class Supervisor:
             early=not self._ready,
             spec=self._spec,
         )
-        process = Process(self._command, start, _relay)
+        try:
+            process = Process(self._command, start, _relay)
+        except OSError as error:
+            raise WorkerFailed(
+                f"no process can be started for a worker: {error}; see what the system allows (ulimit -n, ulimit -u, memory)"
+            ) from error
         self._processes[process.id] = process
         self._selector.register(process.channel.end, selectors.EVENT_READ, lambda: self._listen(process))
         if process.stderr is not None:
             self._selector.register(process.stderr, selectors.EVENT_READ, lambda: self._relay(process))
         log.info("worker_started", extra=_about(process))
         return process
+
+    def _start_again(self, slot: Slot) -> Process | None:
+        """A worker in a running server: what keeps one from being started ends none of the others."""
+        try:
+            return self._start(slot)
+        except WorkerFailed as error:
+            log.error("worker_not_started", extra={"worker": slot.number, "reason": str(error)})
+            return None
 
     def _relay(self, process: Process) -> None:
         said = process.stderr
@@ -223,8 +254,12 @@ class Supervisor:
     # -- what workers say
 
     def _listen(self, process: Process) -> None:
-        for message in process.receive():
-            self._heard(process, message)
+        try:
+            for message in process.receive():
+                self._heard(process, message)
+        except msgspec.MsgspecError as error:  # it runs another version of this program
+            log.error("worker_not_understood", extra=_about(process, reason=str(error)))
+            process.kill()
         if process.channel.closed:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(process.channel.end)
@@ -253,6 +288,8 @@ class Supervisor:
             self._rolling += [slot for slot in self._slots if slot.current is process and slot not in self._rolling]
 
     def _loaded(self, process: Process, threads: int) -> None:
+        if self._stopping:
+            return
         if self._ready:
             self._changes.join(process)
             return
@@ -370,6 +407,7 @@ class Supervisor:
         if not self._stopping:
             log.info("server_stopping", extra={"delay_s": delay_s})
         self._stopping = True
+        self._deaf_at = min(self._deaf_at, time.monotonic() + delay_s + _DEAF_AFTER_S)
         self._rolling.clear()
         for slot in self._slots:
             slot.start_at = None
@@ -379,6 +417,14 @@ class Supervisor:
             if not process.loaded:
                 process.terminate()  # it may be too early in its life to hear
             self._kill_later(process, max(self._settings.grace_s, delay_s))
+
+    def _deafen(self) -> None:
+        """By now no worker accepts; who connects is refused, and does not wait for one until all have drained."""
+        self._deaf_at = math.inf
+        for listeners in self._sockets.values():
+            for listener in listeners:
+                with contextlib.suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
 
     def _retire(self, process: Process) -> None:
         delay_s = min(self._settings.grace_s, max(_RETIRE_S, self._settings.stop_delay_s))
@@ -398,9 +444,13 @@ class Supervisor:
         """Replace the next worker, once the one before is replaced."""
         if not self._rolling or not self._ready or any(slot.successor for slot in self._slots):
             return
-        slot = self._rolling.pop(0)
-        if slot.current is not None and slot.current.serving:
-            slot.successor = self._start(slot)
+        self._rolling = [slot for slot in self._rolling if slot.current is not None]  # a new one is as it should be
+        slot = next((slot for slot in self._rolling if slot.current is not None and slot.current.serving), None)
+        if slot is not None:
+            self._rolling.remove(slot)
+            slot.successor = self._start_again(slot)
+            if slot.successor is None:
+                self._rolling.clear()
 
     # -- signals
 

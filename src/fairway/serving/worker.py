@@ -77,6 +77,8 @@ class Worker(asyncio.Protocol):
         beating: asyncio.Task[None] | None = None
         stack = contextlib.ExitStack()
         try:
+            if self._lost.is_set():
+                return 0
             self._service = service = make_service(stack)
             service.telemetry.gather = self.gather
             self._part = TakingPart(service.management, self._say, self._keep, lambda: self._end(0.0))
