@@ -17,6 +17,7 @@ from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed,
 from fairway.core.tensors import Tensors
 from fairway.serving.admission import Admission
 from fairway.serving.cost import BLOCKING_US, CostCurve
+from fairway.serving.inline import Inline, waits_of_thread
 from fairway.serving.joining import Answer, Run, concatenate, run_joined
 from fairway.serving.lengths import Length, like
 from fairway.serving.queues import Done, Job, Line, Piece, Ranked, level_of
@@ -152,6 +153,7 @@ class Scheduler:
         self._queues: dict[Hashable, Line] = {}
         self._dead = 0
         self._unlearned = 0
+        self._inline = Inline(settings.inline_us)
         self._running = 0
         self._threaded = False
         self._woken = False
@@ -217,6 +219,7 @@ class Scheduler:
         """See :meth:`Job.cancel`."""
         if not job.settled:
             self._close(job)
+            self._bury()
 
     async def drain(self) -> None:
         """Refuse new requests, and return when the last one is answered."""
@@ -291,10 +294,19 @@ class Scheduler:
             if not pieces:
                 continue
             curve, cells = self._curve(signature), self._cells(pieces)
-            if curve.expect(cells) <= self._settings.inline_us:
+            inline = self._inline
+            if curve.expect(cells) <= self._settings.inline_us and not inline.away:
                 self._unlearned = 0 if self._unlearned >= _LEARN_EVERY or not curve.sure else self._unlearned + 1
                 began = None if self._unlearned else time.thread_time()
-                runs, took_s = self._execute(pieces)
+                if inline.watched:
+                    waits = waits_of_thread()
+                    runs, took_s = self._execute(pieces)
+                    inline.saw(took_s, waits_of_thread() > waits)
+                else:
+                    runs, took_s = self._execute(pieces)
+                if took_s > inline.slow_s:
+                    inline.was_slow()
+                    self._unlearned = _LEARN_EVERY  # the next one tells whether it was its own time
                 if self._threaded:  # what was slow on threads is not any more
                     self._threaded = False
                     self._admission.forget()
@@ -304,8 +316,9 @@ class Scheduler:
                 if self._queues:
                     self._wake()
                 break
-            self._running += 1
-            self._executor.submit(self._work, pieces, signature, self._clock())
+            if inline.away:
+                inline.away -= 1
+            self._start(pieces, signature)
         self._rest()
 
     def _oldest(self) -> Hashable:
@@ -336,7 +349,8 @@ class Scheduler:
             self._hold.cancel()
             self._hold = None
             self._held = True
-            self._turn()
+            self._woken = False
+            self._wake()  # not at once: nobody is answered before `submit` has told what to cancel
 
     def _form(self, signature: Hashable) -> list[Piece]:
         """Take the next batch from one queue. A request is only cut if it is larger than any batch may be."""
@@ -417,8 +431,31 @@ class Scheduler:
 
     # -- running
 
-    def _work(self, pieces: list[Piece], signature: Hashable, started: float) -> None:
+    def _start(self, pieces: list[Piece], signature: Hashable) -> None:
+        """Run on a thread."""
+        self._running += 1
+        open_ = [True]
+        try:
+            self._executor.submit(self._work, pieces, signature, self._clock(), open_)
+        except RuntimeError as error:  # no thread can be started; but the executor has kept the work
+            try:
+                open_.pop()
+            except IndexError:
+                return  # and another thread has it
+            self._running -= 1
+            text = f"no thread could be had for the model ({error}); allow this process more of them, or try again"
+            for piece in pieces:
+                if not piece.job.settled:
+                    failure = Overloaded(text)
+                    self._listener.refused(failure, self._clock() - piece.job.arrived)
+                    self._settle(piece.job, failure)
+
+    def _work(self, pieces: list[Piece], signature: Hashable, started: float, open_: list[bool]) -> None:
         """On the executor's thread."""
+        try:
+            open_.pop()
+        except IndexError:
+            return  # refused
         began = time.thread_time()
         runs, took_s = self._execute(pieces)
         own_s = time.thread_time() - began
@@ -549,12 +586,15 @@ class Scheduler:
             if self._level_rows:
                 self._level_rows[job.level] -= left
             self._dead += 1
-            if self._dead > max(_MAX_DEAD, self.queued_requests):
-                self._bury()
             self._wake()  # so that an emptied queue is noticed
 
     def _bury(self) -> None:
-        """Drop those who left from the lines, where they would otherwise lie until the engine is free."""
+        """Drop those who left from the lines, where they would otherwise lie until the engine is free; if they are many.
+
+        Not while a batch is being formed: it would go on with the old line.
+        """
+        if self._dead <= max(_MAX_DEAD, self.queued_requests):
+            return
         for signature, queue in list(self._queues.items()):
             alive = [job for job in queue if not job.settled]
             if alive:
@@ -566,7 +606,10 @@ class Scheduler:
     # -- deadlines
 
     def _on_deadline(self, job: Job) -> None:
-        if job.settled or job.deadline is None or self._expired(job):
+        if job.settled or job.deadline is None:
+            return
+        if self._expired(job):
+            self._bury()
             return
         left = job.deadline - self._clock()  # the loop's clock is coarser, so its timer may be early
         job.timer = self._loop.call_later(max(left, 0.001), self._on_deadline, job)

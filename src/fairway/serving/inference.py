@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -17,6 +18,8 @@ from fairway.serving.queues import Cancellable
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.tracer import Trace, Tracer
 from fairway.serving.validation import check_outputs, select
+
+log = logging.getLogger(__name__)
 
 Outcome: TypeAlias = InferResponse | FairwayError
 
@@ -42,7 +45,13 @@ class Ticket(msgspec.Struct, eq=False):
             return
         request, served = self.request, self.served
         assert served is not None
-        self.done(InferResponse(request.model, served.version, select(answer, request.outputs), request.id))
+        try:
+            response = InferResponse(request.model, served.version, select(answer, request.outputs), request.id)
+        except Exception:
+            log.exception("answer_not_understood")
+            self.done(bug())
+            return
+        self.done(response)
 
 
 class InferenceCore:
@@ -80,6 +89,10 @@ class InferenceCore:
             else:
                 served.stats.refused(error)
             done(error)
+            return None
+        except Exception:
+            log.exception("request_not_scheduled")
+            done(bug())
             return None
 
     async def infer(self, request: InferRequest, trace: Trace | None = None) -> InferResponse:
@@ -153,6 +166,11 @@ class InferenceCore:
         if trace is not None:
             trace.scheduled(served.version, rows, served.stats.seconds, ticket.job)
         return ticket
+
+
+def bug() -> FairwayError:
+    """What a caller is told when the fault is ours; the log has the rest."""
+    return FairwayError("the server failed on this request; its log says why")
 
 
 def _later_form(request: InferRequest, version: str, late_s: float) -> InferRequest:

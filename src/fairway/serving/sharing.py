@@ -166,8 +166,11 @@ class _Flight:
         self._end()
         members, self._members, self.job = self._members, [], None
         if not isinstance(answer, FairwayError):
-            answer = private(answer)
-            self._owner.cache.put(self._key, answer)
+            try:
+                answer = private(answer)
+                self._owner.cache.put(self._key, answer)
+            except Exception:  # of memory, say: it is an answer all the same
+                log.exception("answer_not_kept")
         for place, member in enumerate(members):
             if member.timer is not None:
                 member.timer.cancel()

@@ -163,18 +163,18 @@ class Infer:
     def _special(self, request: InferRequest, options: Sequence[OutputOptions]) -> tuple[InferRequest, Encode]:
         """The request for the very version whose labels are used, and how its answer is encoded."""
         key = request.route_key if request.route_key is not None else request.id
-        served = self._core.models.resolve(request.model, request.version, key)
+        known = self._core.models.describe(request.model, request.version, key)
         classes = {option.name for option in options if option.classification}
-        for spec in served.model.raw_outputs if request.parameters.get("raw") is True else served.model.outputs:
+        for spec in known.raw_outputs if request.parameters.get("raw") is True else known.outputs:
             if spec.name in classes:
                 check_classifiable(spec)
         encode = partial(
             self._encoder.encode_special,
             options=options,
-            labels=served.model.manifest.labels,
-            batched=served.signature.batching,
+            labels=known.labels,
+            batched=known.batching,
         )
-        return msgspec.structs.replace(request, version=served.version), encode
+        return msgspec.structs.replace(request, version=known.version), encode
 
     def _answer(self, call: base.Call, encode: Encode, trace: Trace | None, outcome: Outcome) -> None:
         if trace is not None:
