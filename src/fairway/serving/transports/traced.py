@@ -9,7 +9,10 @@ from typing import Any
 PARENT, STATE = b"traceparent", b"tracestate"
 LINES = frozenset({PARENT, STATE})
 
-_PARENT_LINE = re.compile(rb"\r\n[Tt]raceparent: (00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?=\r\n[^ \t])")
+_NAME = b"raceparent: 00-"
+_BEFORE = (b"\r\nt", b"\r\nT")
+_VALUE_BYTES = 55
+_OF_VALUE = b"0123456789abcdef-"
 _STATE_LINE = re.compile(rb"\r\n[Tt]racestate: [!-~][ -~]*(?=\r\n[^ \t])")
 
 
@@ -24,17 +27,20 @@ def without_parent(head: bytes) -> tuple[bytes, bytes | None, int]:
     >>> without_parent(b"POST / HTTP/1.1\r\nhost: a\r\n" + line + b"\r\n\r\n")[::2]
     (b'POST / HTTP/1.1\r\nhost: a\r\n\r\n', 1)
     """
-    if b"raceparent: 00-" not in head:
+    name = head.find(_NAME)
+    if name < 0 or head[name - 3 : name] not in _BEFORE:
         return head, None, 0
-    found = _PARENT_LINE.search(head)
-    if found is None:
+    start = name + len(_NAME) - 3
+    end = start + _VALUE_BYTES
+    value = head[start:end]
+    if value.translate(None, _OF_VALUE) or head[end : end + 2] != b"\r\n" or head[end + 2 : end + 3] in (b" ", b"\t"):
         return head, None, 0
-    head = head[: found.start()] + head[found.end() :]
+    head = head[: name - 3] + head[end:]
     cut = 1
     if b"racestate: " in head:
         head, states = _STATE_LINE.subn(b"", head, 1)
         cut += states
-    return head, found[1], cut
+    return head, value, cut
 
 
 def parent(lines: Iterable[tuple[bytes, bytes]]) -> bytes | None:
