@@ -12,7 +12,6 @@ import msgspec
 import fairway
 from benchmarks.serving.answers import check_grpc, check_rest
 from benchmarks.serving.environments import PEERS, environment
-from benchmarks.serving.load import missing
 from benchmarks.serving.start import Ports
 from benchmarks.serving.workloads import Workload
 
@@ -59,11 +58,14 @@ def of_fairway(name: str, toml: str, wires: tuple[str, ...], *bundles: str) -> C
     return Contestant(name, command, wires, files=lambda _workload, _ports: {"fairway.toml": toml})
 
 
-def fairway_variants(registry: str) -> list[Contestant]:
-    """What is on by default and what can be turned on, each beside Fairway without it."""
+def fairway_variants(registry: str, collector: str) -> list[Contestant]:
+    """What can be turned on, each beside Fairway without it, and all of it. Traces are of one request in 1000, the default."""
+    traced = f'tracing = "{collector}"\n'
     return [
         of_fairway("fairway, access log", "", ("json",)),
+        of_fairway("fairway, traced", QUIET + traced, ("json",)),
         of_fairway("fairway, watched for drift", QUIET + registry, ("json",)),
+        of_fairway("fairway, all of these", f"[serve]\n{traced}{registry}", ("json",)),
         of_fairway("fairway, Starlette only", QUIET + "fast_lane = false\n", ("json",)),
     ]
 
@@ -168,9 +170,3 @@ PEER_LIST: Sequence[Peer] = (
     Peer("KServe", "kserve", "kserve", ("json", "binary", "grpc")),
     Peer("Triton, Python backend", "triton", "nvidia-pytriton", ("json", "binary", "grpc")),
 )
-
-
-def usable(wires: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The wires that load can be made for here, and why not for the others."""
-    reasons = {wire: missing(wire) for wire in wires}
-    return [wire for wire in wires if not reasons[wire]], [r for r in reasons.values() if r]

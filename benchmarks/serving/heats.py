@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.serving.answers import check_grpc
-from benchmarks.serving.contestants import Contestant, usable
-from benchmarks.serving.load import GRPC_PATH, Load, LoadFailed, h2load, wrk
+from benchmarks.serving.contestants import Contestant
+from benchmarks.serving.load import GRPC_PATH, Load, LoadFailed, h2load, missing, wrk
 from benchmarks.serving.start import NotStarted, Ports, Running, started
 from benchmarks.serving.workloads import Workload
 
@@ -73,8 +73,8 @@ def run_heat(
         if heat.in_process:
             lanes += stack.enter_context(_in_process(workload, cores.server, folder))
         for number, contestant in enumerate(heat.contestants):
-            wires, reasons = usable(contestant.wires)
-            left_out += [f"{contestant.name}, {workload.name}: {reason}" for reason in reasons]
+            wires, reasons = _usable(contestant, workload)
+            left_out += [f"{contestant.name}, {workload.name}, {wire}: {why}" for wire, why in reasons.items()]
             if not wires:
                 continue
             try:
@@ -92,10 +92,18 @@ def run_heat(
         return _rounds(lanes, heat, workload, effort, left_out), left_out
 
 
+def _usable(contestant: Contestant, workload: Workload) -> tuple[list[str], dict[str, str]]:
+    """The wires that load can be made for here, and why not for the others."""
+    tools = {wire: "h2load" if wire == "grpc" or workload.requests else "wrk" for wire in contestant.wires}
+    reasons = {wire: why for wire, tool in tools.items() if (why := missing(tool))}
+    return [wire for wire in contestant.wires if wire not in reasons], reasons
+
+
 def _rounds(lanes: list[Lane], heat: Heat, workload: Workload, effort: Effort, left_out: list[str]) -> list[Measured]:
     measured = {(lane.name, lane.wire): Measured(workload.name, heat.name, lane.name, lane.wire, {}) for lane in lanes}
-    for number in range(effort.rounds + 1):  # the first warms up
-        for connections in sorted({c for lane in lanes for c in lane.connections}):
+    counts = sorted({c for lane in lanes for c in lane.connections})
+    for number in range(effort.rounds + 1):  # the first warms up, at the most connections alone
+        for connections in counts if number else counts[-1:]:
             for lane in [lane for lane in lanes if connections in lane.connections]:
                 try:
                     load = lane.measure(connections, effort.scale if number else effort.scale / 2)

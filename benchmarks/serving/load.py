@@ -37,10 +37,14 @@ class LoadFailed(Exception):
     """A generator that did not run, or answers that are not right."""
 
 
-def missing(wire: str) -> str:
-    """Why load of this kind cannot be made here; empty if it can."""
-    tool, package = ("h2load", "nghttp2-client") if wire == "grpc" else ("wrk", "wrk")
-    return "" if shutil.which(tool) else f"the load generator {tool} is not installed (Debian: {package})"
+def missing(*tools: str) -> str:
+    """Which of the generators ``wrk`` and ``h2load`` is not here, in words; empty if none."""
+    packages = {"wrk": "wrk", "h2load": "nghttp2-client"}
+    return "; ".join(
+        f"the load generator {tool} is not installed (Debian: {packages[tool]})"
+        for tool in tools
+        if not shutil.which(tool)
+    )
 
 
 def wrk(core: int, port: int, path: str, body: Body, connections: int, seconds: float) -> Load:

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.harness import Figure, figure
 from benchmarks.serving.contestants import QUIET, of_fairway
 from benchmarks.serving.heats import Cores
-from benchmarks.serving.load import LoadFailed, h2load
+from benchmarks.serving.load import LoadFailed, h2load, missing
 from benchmarks.serving.start import started
 from benchmarks.serving.workloads import Workload
 
@@ -17,6 +17,8 @@ _MANY = 200_000
 
 def memory_figures(tiny: Workload, cores: Cores, folder: Path) -> list[Figure]:
     """The figures. Raises :class:`NotStarted` or :class:`LoadFailed`."""
+    if reason := missing("h2load"):
+        raise LoadFailed(reason)
     place = folder / "memory"
     place.mkdir()
     (place / "fairway.toml").write_text(QUIET)

@@ -16,7 +16,7 @@ import msgspec
 from benchmarks.harness import Figure, figure
 from benchmarks.serving.contestants import QUIET, of_fairway
 from benchmarks.serving.heats import Cores, Effort
-from benchmarks.serving.load import LoadFailed, h2load, wrk
+from benchmarks.serving.load import LoadFailed, h2load, missing, wrk
 from benchmarks.serving.start import Running, started
 from benchmarks.serving.workloads import Workload
 
@@ -38,6 +38,8 @@ class Paced(msgspec.Struct, frozen=True):
 
 def tail_figures(tiny: Workload, vision: Workload, effort: Effort, cores: Cores, folder: Path) -> list[Figure]:
     """The figures. Raises :class:`NotStarted` or :class:`LoadFailed`."""
+    if reason := missing("wrk", "h2load"):
+        raise LoadFailed(reason)
     place = folder / "tail"
     place.mkdir()
     (place / "fairway.toml").write_text(QUIET)

@@ -1,0 +1,110 @@
+"""MkDocs hook: figures of benchmarks come from what the benchmarks wrote, so that none is copied by hand.
+
+``<!-- benchmark: servers.tiny -->`` in a page gives way to the rows of one workload, ``<!-- benchmark: targets -->`` to the ratios and
+targets, ``<!-- benchmark: left_out -->`` to what could not be measured, ``<!-- benchmark: machine -->`` to what it ran on, and
+``<!-- benchmark: profile.tiny -->`` to the parts of one request's time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+MARKER = re.compile(r"^<!-- benchmark: (\w+)(?:\.([\w-]+))? -->$", re.MULTILINE)
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+WIRES = {"": "", "json": "JSON", "binary": "binary", "grpc": "gRPC", "arrays": "JSON of its own"}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace markers by what they stand for."""
+    return MARKER.sub(lambda found: made(found[1], found[2] or ""), markdown)
+
+
+def made(what: str, argument: str = "") -> str:
+    """The text for one marker."""
+    makers: dict[str, Callable[..., str]] = {
+        "servers": servers,
+        "targets": targets,
+        "left_out": left_out,
+        "machine": machine,
+        "profile": profile,
+    }
+    return makers[what](argument) if argument else makers[what]()
+
+
+def servers(workload: str) -> str:
+    """Every server's row for one workload."""
+    rows = [row for row in _read("serving")["rows"] if row["workload"] == workload]
+    counts = sorted({int(count) for row in rows for count in row["per_s"]})
+    few, most = str(counts[0]), str(counts[-1])
+    head = ["server", "wire", *(f"{count}: requests/s" for count in counts)]
+    head += [f"{few}: median, µs", f"{most}: p99, µs", "CPU, µs", "of Fairway's"]
+    return _table(
+        head,
+        (
+            (
+                row["name"],
+                WIRES[row["wire"]],
+                *(_number(row["per_s"].get(str(count))) for count in counts),
+                _number(row["p50_us"].get(few)),
+                _number(row["p99_us"].get(most)),
+                _number(row["cpu_us"]),
+                "" if row["of_fairway"] is None else f"{row['of_fairway']:.2f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def targets() -> str:
+    """Ratios, each within the rounds of one heat, and whether targets hold."""
+    said = {True: "yes", False: "**no**", None: ""}
+    return _table(
+        ("measured", "value", "± spread", "unit", "target", "holds"),
+        (
+            (f["name"], f"{f['value']:,g}", f"{f['spread']:,g}", f["unit"], f["target"], said[f["holds"]])
+            for f in _read("serving")["figures"]
+        ),
+    )
+
+
+def left_out() -> str:
+    """What could not be measured, and why."""
+    reasons = _read("serving")["left_out"]
+    return "\n".join(f"- {reason}" for reason in reasons) or "Nothing was left out."
+
+
+def machine() -> str:
+    """One sentence: the machine and the versions."""
+    document = _read("serving")
+    on = document["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in {**document["versions"], **document["peers"]}.items())
+    quick = " It was a quick run, with fewer and shorter rounds." if document["quick"] else ""
+    return f"Measured on {on['cores']} cores of {on['cpu']} ({on['system']}), with {versions}.{quick}"
+
+
+def profile(name: str) -> str:
+    """The parts of one request's time."""
+    return _table(
+        ("part", "µs"),
+        (
+            (f"{'… of which ' if part['within'] else ''}{part['name']}", f"{part['us']:,.2f}")
+            for part in _read("profile_serving")["profiles"][name]
+        ),
+    )
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    aligned = ["---", *("---" if name in ("wire", "unit", "target", "holds") else "---:" for name in head[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, aligned, *rows))
