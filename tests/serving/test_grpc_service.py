@@ -19,6 +19,7 @@ from fairway.bundle.format import Bundle
 from fairway.core.errors import InvalidConfig
 from fairway.serving.app import serve
 from fairway.serving.settings import ServeSettings
+from fairway.serving.transports.grpc import messages
 from tests.projects import serving, without_settings
 from tests.serving.conftest import CLASSES, FEATURES
 from tests.serving.grpc_server import CARRIERS, GrpcServer, carried
@@ -215,8 +216,6 @@ def test_reflection_gives_what_a_client_needs_to_call(channel: Any) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 def test_both_versions_of_reflection_answer(channel: Any, version: str) -> None:
-    from fairway.serving.transports.grpc import messages
-
     asked = messages.message(f"grpc.reflection.{version}.ServerReflectionRequest")
     answered = messages.message(f"grpc.reflection.{version}.ServerReflectionResponse")
     call = channel.stream_stream(
@@ -283,6 +282,40 @@ def logged_ports(log: Path, count: int) -> list[int]:
     raise AssertionError(f"fewer than {count} ports in {log.read_text()}")
 
 
+def reflection(channel: Any) -> Any:
+    return channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=messages.message("grpc.reflection.v1.ServerReflectionResponse").FromString,
+    )
+
+
+def test_streams_opened_while_the_server_drains_end_as_well(bundles: tuple[Bundle, ...]) -> None:
+    """They come before their client has read that it should go elsewhere, and would keep the server, too."""
+    from tritonclient.grpc import service_pb2_grpc
+
+    released = threading.Event()
+
+    def nothing() -> Iterator[Any]:
+        released.wait(60)
+        yield from ()
+
+    with (
+        serve(bundles[0], settings=ServeSettings(port=0, grpc_port=0)) as running,
+        grpc.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel,
+    ):
+        side = running._service._grpc
+        assert side is not None
+        assert side._service is not None
+        running._loop.call_soon_threadsafe(side._service.finish)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for stream in (stub.ModelStreamInfer(nothing(), timeout=60), reflection(channel)(nothing(), timeout=60)):
+            with pytest.raises(grpc.RpcError) as ended:
+                next(stream)
+            assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        released.set()
+
+
 def test_stopping_ends_streams_and_answers_what_is_in_flight(bundles: tuple[Bundle, ...]) -> None:
     """An open stream, and a watch, would else keep the server for its whole grace period."""
     health = pytest.importorskip("grpc_health.v1.health_pb2", reason="grpcio-health-checking is not installed")
@@ -297,15 +330,21 @@ def test_stopping_ends_streams_and_answers_what_is_in_flight(bundles: tuple[Bund
         yield request
         released.wait(60)  # the stream stays open
 
+    def explore() -> Iterator[Any]:
+        yield messages.message("grpc.reflection.v1.ServerReflectionRequest")(list_services="")
+        released.wait(60)
+
     running = serve(bundles[0], settings=ServeSettings(port=0, grpc_port=0, grace_s=600))
     with grpc.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
         watched = HealthStub(channel).Watch(health.HealthCheckRequest(), timeout=60)
         answers = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(ask(), timeout=60)
+        explored = reflection(channel)(explore(), timeout=60)
         assert next(watched).status == health.HealthCheckResponse.SERVING
+        assert next(explored).list_services_response.service
         assert len(next(answers).infer_response.raw_output_contents[0]) == 4 * CLASSES
         running.stop()  # returns when stopped: the test's time limit is far below the grace period
         assert next(watched).status == health.HealthCheckResponse.NOT_SERVING
-        for stream in (watched, answers):
+        for stream in (watched, answers, explored):
             with pytest.raises(grpc.RpcError) as ended:
                 next(stream)
             assert ended.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -526,9 +526,12 @@ async def _tick(server: uvicorn.Server, grpc: GrpcSide | None, every_s: float) -
     """The Date header, and clients that hold things up."""
     loop = asyncio.get_running_loop()
     while True:
-        await server.on_tick(0)
-        for connection in list(server.server_state.connections):
-            connection.check(loop.time())  # type: ignore[union-attr]
-        if grpc is not None:
-            grpc.check(loop.time())
+        try:
+            await server.on_tick(0)
+            for connection in list(server.server_state.connections):
+                connection.check(loop.time())  # type: ignore[union-attr]
+            if grpc is not None:
+                grpc.check(loop.time())
+        except Exception:  # one connection's trouble must not end the watch over all others
+            log.exception("check_failed")
         await asyncio.sleep(every_s)

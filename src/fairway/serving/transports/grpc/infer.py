@@ -58,6 +58,7 @@ class Infer:
         self._encode: Encode = self._encoder.encode
         self._request = messages.message("inference.ModelInferRequest")
         self._reading: set[asyncio.Task[None]] = set()
+        self._finished = False
         self._final = parameter_fields({"triton_final_response": True})
 
     def unary(self, message: bytes, call: base.Call) -> None:
@@ -86,9 +87,12 @@ class Infer:
 
     async def stream(self, incoming: AsyncIterator[bytes], call: base.Call) -> None:
         """``ModelStreamInfer``. Requests run at the same time; their answers come in the order of the requests."""
+        if self._finished:
+            raise stopping()
         waiting: asyncio.Queue[_Streamed | None] = asyncio.Queue()
         room = asyncio.Semaphore(IN_FLIGHT)
         reading = asyncio.create_task(self._read(incoming, waiting, room, call))
+        reading.add_done_callback(lambda _: waiting.put_nowait(None))  # also of one that is cancelled before it began
         self._reading.add(reading)
         errors_end = call.metadata.get(_ERRORS_END) == b"true"
         streamed: _Streamed | None = None
@@ -107,7 +111,7 @@ class Infer:
                     streamed.trace = None
                 room.release()
             if reading.cancelled():
-                raise ModelNotReady("the server is stopping; open the stream anew, on another")
+                raise stopping()
             await reading  # what ended it
         finally:
             reading.cancel()
@@ -122,7 +126,8 @@ class Infer:
                         each.trace.lost(_seen(call, _STREAM, base.CANCELLED))
 
     def finish(self) -> None:
-        """Take no more requests from streams, and end each when what it has taken is answered."""
+        """Take no more requests from streams, nor any new stream, and end each when what it has taken is answered."""
+        self._finished = True
         for reading in self._reading:
             reading.cancel()
 
@@ -134,12 +139,9 @@ class Infer:
         call: base.Call,
     ) -> None:
         """Start each request as it comes, as long as there is room for its answer; a ``None`` follows the last."""
-        try:
-            async for message in incoming:
-                await room.acquire()
-                waiting.put_nowait(self._start(message, call))
-        finally:
-            waiting.put_nowait(None)
+        async for message in incoming:
+            await room.acquire()
+            waiting.put_nowait(self._start(message, call))
 
     def _start(self, message: bytes, call: base.Call) -> _Streamed:
         started = _Streamed(self._encode, asyncio.get_running_loop().create_future())
@@ -264,6 +266,11 @@ def _left(ticket: Ticket, trace: Trace, call: base.Call) -> None:
     ticket.cancel()
     if not trace.ended:
         trace.lost(_seen(call, _UNARY, base.CANCELLED))
+
+
+def stopping() -> FairwayError:
+    """What the callers of streams are told when the server ends."""
+    return ModelNotReady("the server is stopping; open the stream anew, on another")
 
 
 def bug() -> FairwayError:

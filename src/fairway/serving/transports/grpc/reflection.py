@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from google.protobuf import descriptor_pb2
 
 from fairway.serving.transports.grpc import messages
 from fairway.serving.transports.grpc.base import INVALID_ARGUMENT, NOT_FOUND, Call
+from fairway.serving.transports.grpc.infer import stopping
 
 _SERVICES = (messages.INFERENCE, messages.HEALTH, *messages.REFLECTIONS)
 
@@ -24,11 +26,31 @@ class Reflection:
 
     def __init__(self, service: str) -> None:
         (_, (self._asked, self._answered)), *_ = messages.service_methods(service).items()
+        self._open: set[asyncio.Task[Any]] = set()
+        self._finished = False
 
     async def stream(self, incoming: AsyncIterator[bytes], call: Call) -> None:
         """``ServerReflectionInfo``: one answer per question."""
-        async for message in incoming:
-            await call.send(self._answer(messages.parse(self._asked, message)).SerializeToString())
+        if self._finished:
+            raise stopping()
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            async for message in incoming:
+                await call.send(self._answer(messages.parse(self._asked, message)).SerializeToString())
+        except asyncio.CancelledError:
+            if self._finished:
+                raise stopping() from None
+            raise
+        finally:
+            self._open.discard(task)
+
+    def finish(self) -> None:
+        """End all streams: a tool keeps its own for as long as it is open."""
+        self._finished = True
+        for task in self._open:
+            task.cancel()
 
     def _answer(self, asked: Any) -> Any:
         answer = self._answered(valid_host=asked.host, original_request=asked)

@@ -56,14 +56,17 @@ class GrpcService:
             made[_path(messages.INFERENCE, name)] = Unary(_Answering(*known[name], handler).unary)
         for name in ("Status", "Unregister"):  # clients' programs begin by unregistering all there is
             made[_path(messages.INFERENCE, f"CudaSharedMemory{name}")] = Unary(_nothing)
-        for service in messages.REFLECTIONS:
-            made[_path(service, "ServerReflectionInfo")] = Streaming(Reflection(service).stream)
+        self._reflections = [(service, Reflection(service)) for service in messages.REFLECTIONS]
+        for service, reflection in self._reflections:
+            made[_path(service, "ServerReflectionInfo")] = Streaming(reflection.stream)
         self.methods = made
 
     def finish(self) -> None:
         """The server stops: end streams, which would otherwise go on for ever, when what they have taken is answered."""
         self._infer.finish()
         self._health.finish()
+        for _, reflection in self._reflections:
+            reflection.finish()
 
 
 def _path(service: str, method: str) -> bytes:
