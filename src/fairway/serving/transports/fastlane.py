@@ -50,6 +50,7 @@ _JSON = b"content-type: application/json\r\n"
 _MAX_PATHS = 1024
 _MAX_HEADS = 1024
 _MAX_HEAD = 2048
+_MAX_LINES = 32  # of a head that is kept: hundreds of tiny ones take a hundred times their bytes
 _PROGRESS_BYTES = 65536
 _ROUTE_KEY = ROUTE_KEY.encode()
 _BINARY = BINARY_HEADER.encode()
@@ -329,7 +330,7 @@ class FairwayProtocol(HttpToolsProtocol):
                 return
             kept = {name: value for name, value in head.headers.items() if name not in traced.LINES}
             head = msgspec.structs.replace(head, parent=None, headers=kept)
-        if said.startswith(b"POST ") and said.count(b"\r\n") == said.count(b"\n") == lines:
+        if len(self.headers) <= _MAX_LINES and said.startswith(b"POST ") and said.count(b"\r\n") == said.count(b"\n") == lines:
             if len(self.heads) >= _MAX_HEADS:
                 self.heads.clear()
             self.heads[said] = head
