@@ -26,13 +26,23 @@ from fairway.core.errors import (
     rebuilt,
 )
 from fairway.core.messages import InferResponse
-from fairway.core.tensors import Datatype, Tensor, Tensors
+from fairway.core.tensors import Datatype, Tensor
 
 if TYPE_CHECKING:
     import httpx
 
 
-def connect(url: str, *, timeout_s: float = 30.0, retry_s: float = 0.0) -> Client:
+_HEADER_LENGTH = "inference-header-content-length"
+
+
+def connect(
+    url: str,
+    *,
+    timeout_s: float = 30.0,
+    retry_s: float = 0.0,
+    binary: bool | None = None,
+    compressed: bool = False,
+) -> Client:
     """A client of the server at ``url``. Connects at the first call.
 
     Parameters
@@ -44,28 +54,49 @@ def connect(url: str, *, timeout_s: float = 30.0, retry_s: float = 0.0) -> Clien
     retry_s : float, default 0
         How long, in seconds, one call may in all be tried again where the server did not take it: connection refused, queue
         full, not ready. Nothing that may have run is ever sent twice.
+    binary : bool, optional
+        Whether tensors are sent and asked for as raw bytes, which is quicker and takes every datatype. By default where the
+        server's metadata names the extension ``binary_tensor_data``, which is asked once; else as JSON.
+    compressed : bool, default False
+        Whether the server may compress its answers: worth it on slow lines only.
 
     Raises
     ------
     InvalidConfig
         If ``url`` is not an HTTP address.
     """
-    return Client(url, timeout_s=timeout_s, retry_s=retry_s)
+    return Client(url, timeout_s=timeout_s, retry_s=retry_s, binary=binary, compressed=compressed)
 
 
 class Client:
     """Keeps a pool of connections: make one and share it between threads; a context manager. See :func:`connect`."""
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, retry_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 30.0,
+        retry_s: float = 0.0,
+        binary: bool | None = None,
+        compressed: bool = False,
+    ) -> None:
         import httpx
 
         _check_address(url)
         self.url = url.rstrip("/")
         self._retry_s = retry_s
+        self._binary = binary
         self._datatypes: dict[str, Mapping[str, Datatype]] = {}
         secure = url.startswith("https:")  # loading the authorities takes long, and plain HTTP needs none
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, limits=limits, trust_env=False, verify=secure)
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=timeout_s,
+            limits=limits,
+            trust_env=False,
+            verify=secure,
+            headers={"accept-encoding": "gzip, deflate" if compressed else "identity"},
+        )
 
     def infer(
         self,
@@ -108,16 +139,14 @@ class Client:
             :class:`~fairway.core.errors.Overloaded` …; or :class:`~fairway.core.errors.ServerUnavailable`.
         """
         arrays = {name: self._as_array(model, version, name, value) for name, value in inputs.items()}
-        message: dict[str, Any] = {"inputs": [_tensor(name, array) for name, array in arrays.items()]}
-        if id:
-            message["id"] = id
-        if parameters:
-            message["parameters"] = dict(parameters)
+        message: dict[str, Any] = {"inputs": [], "id": id, "parameters": dict(parameters or {})}
         if outputs is not None:
             message["outputs"] = [{"name": name} for name in outputs]
-        headers = {"content-type": "application/json"} | ({"fairway-route-key": key} if key is not None else {})
-        answer = self._call("POST", f"{_model(model, version)}/infer", _encode(message), headers)
-        return _response(answer)
+        write = _write_binary if self._takes_binary() else _write_json
+        body, headers = write({name: value for name, value in message.items() if value}, arrays)
+        if key is not None:
+            headers["fairway-route-key"] = key
+        return self._call("POST", f"{_model(model, version)}/infer", body, headers, _response)
 
     def metadata(self, model: str | None = None, version: str | int | None = None) -> dict[str, Any]:
         """What a model takes and gives; of the server itself without ``model``."""
@@ -169,6 +198,18 @@ class Client:
             self._datatypes[model] = {s["name"]: Datatype(s["datatype"]) for s in specs if s["datatype"] in known}
         return self._datatypes[model]
 
+    def _takes_binary(self) -> bool:
+        """Whether to send raw bytes. A server that cannot be asked now gets JSON, and is asked the next time."""
+        if self._binary is None:
+            try:
+                extensions = self._object(self._once("GET", "/v2")).get("extensions")
+                self._binary = isinstance(extensions, list) and "binary_tensor_data" in extensions
+            except (ModelNotFound, InvalidRequest):  # it tells nothing of itself
+                self._binary = False
+            except FairwayError:  # the request itself will say what is wrong
+                return False
+        return self._binary
+
     def _says_yes(self, path: str) -> bool:
         import httpx
 
@@ -182,11 +223,18 @@ class Client:
             raise ServerUnavailable(f"{self.url} answers with something else than metadata; is it a V2 server?")
         return answer
 
-    def _call(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Any:
-        """One call, tried again while that is safe and within the budget."""
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        read: Callable[[httpx.Response], Any] | None = None,
+    ) -> Any:
+        """One call, tried again while that is safe and within the budget; what ``read`` gives, or the JSON."""
         for wait in _waits(self._retry_s, time.monotonic):
             try:
-                return self._once(method, path, body, headers)
+                return self._once(method, path, body, headers, read)
             except (Overloaded, ModelNotReady, _Refused) as error:
                 last: FairwayError = error
                 pause = wait(error.retry_after_s if isinstance(error, Overloaded) else 0.0)
@@ -195,7 +243,14 @@ class Client:
             time.sleep(pause)
         raise last
 
-    def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Any:
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        read: Callable[[httpx.Response], Any] | None = None,
+    ) -> Any:
         import httpx
 
         try:
@@ -209,7 +264,7 @@ class Client:
         if response.status_code != 200:
             raise _error(response)
         try:
-            return _decode(response.content)
+            return _decode(response.content) if read is None else read(response)
         except ValueError:
             raise ServerUnavailable(f"{self.url} answers without JSON; is it a V2 server?") from None
 
@@ -246,22 +301,60 @@ def _model(name: str, version: str | int | None) -> str:
     return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
 
-def _tensor(name: str, array: Tensor) -> dict[str, Any]:
+def _write_binary(message: dict[str, Any], arrays: Mapping[str, Tensor]) -> tuple[bytes, dict[str, str]]:
+    """A request, and its headers, as JSON followed by the tensors' bytes."""
+    from fairway.serving.transports.v2 import tensor_to_bytes
+
+    inputs, blobs = [], []
+    for name, array in arrays.items():
+        datatype = _datatype(name, array)
+        if datatype is Datatype.BYTES:
+            for item in array.flat:
+                _check_text(name, item)
+        blobs.append(tensor_to_bytes(array))
+        size = {"binary_data_size": len(blobs[-1])}
+        inputs.append({"name": name, "shape": array.shape, "datatype": datatype.value, "parameters": size})
+    if "outputs" in message:
+        message["outputs"] = [{**output, "parameters": {"binary_data": True}} for output in message["outputs"]]
+    else:
+        message["parameters"] = {**message.get("parameters", {}), "binary_data_output": True}
+    header = orjson.dumps({**message, "inputs": inputs})
+    headers = {"content-type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+    return b"".join((header, *blobs)), headers
+
+
+def _write_json(message: dict[str, Any], arrays: Mapping[str, Tensor]) -> tuple[bytes, dict[str, str]]:
+    """A request, and its headers, as JSON."""
+    message["inputs"] = [_tensor(name, array) for name, array in arrays.items()]
+    return _encode(message), {"content-type": "application/json"}
+
+
+def _datatype(name: str, array: Tensor) -> Datatype:
     try:
-        datatype = Datatype.of(array.dtype)
+        return Datatype.of(array.dtype)
     except ValueError as error:
         raise InvalidRequest(f"input {name!r}: {error}; convert it first") from None
+
+
+def _tensor(name: str, array: Tensor) -> dict[str, Any]:
+    datatype = _datatype(name, array)
+    if datatype is Datatype.BF16:
+        raise InvalidRequest(f"input {name!r} is BF16, which this server cannot take as JSON; convert it to FP32")
     data: Any = array.ravel()
     if datatype is Datatype.BYTES:
         data = [_text(name, item) for item in data]
     return {"name": name, "shape": array.shape, "datatype": datatype.value, "data": data}
 
 
+def _check_text(name: str, item: Any) -> None:
+    if not isinstance(item, str | bytes):
+        raise InvalidRequest(f"input {name!r} holds {type(item).__name__}; send text, bytes, or an array of numbers")
+
+
 def _text(name: str, item: Any) -> str:
+    _check_text(name, item)
     if isinstance(item, str):
         return item
-    if not isinstance(item, bytes):
-        raise InvalidRequest(f"input {name!r} holds {type(item).__name__}; send text, bytes, or an array of numbers")
     try:
         return item.decode()
     except UnicodeDecodeError:
@@ -292,9 +385,20 @@ def _decode(content: bytes) -> Any:
         return json.loads(content)
 
 
-def _response(message: Any) -> InferResponse:
+def _response(response: httpx.Response) -> InferResponse:
+    """The answer: JSON, or JSON followed by the outputs' bytes."""
+    content = response.content
+    blobs = memoryview(b"")
+    if (length := response.headers.get(_HEADER_LENGTH, "")).isdecimal():
+        blobs = memoryview(bytearray(content))[int(length) :]  # arrays of which may be written to
+        content = content[: int(length)]
+    message = _decode(content)
+    outputs: dict[str, Tensor] = {}
     try:
-        outputs: Tensors = {tensor["name"]: _array(tensor) for tensor in message["outputs"]}
+        for tensor in message["outputs"]:
+            size = (tensor.get("parameters") or {}).get("binary_data_size")
+            outputs[tensor["name"]] = _array(tensor) if size is None else _viewed(tensor, blobs[:size])
+            blobs = blobs[size or 0 :]
         return InferResponse(
             message["model_name"],
             str(message.get("model_version", "")),
@@ -302,8 +406,14 @@ def _response(message: Any) -> InferResponse:
             id=message.get("id") or None,
             parameters=message.get("parameters") or {},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, FairwayError) as error:
         raise ServerUnavailable(f"the answer is not a V2 response ({error!r}); is it a V2 server?") from None
+
+
+def _viewed(tensor: Mapping[str, Any], content: memoryview) -> Tensor:
+    from fairway.serving.transports.v2 import tensor_from_bytes
+
+    return tensor_from_bytes(tensor["name"], Datatype(tensor["datatype"]), tuple(tensor["shape"]), content)
 
 
 def _array(tensor: Mapping[str, Any]) -> Tensor:
