@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
-from fairway.serving.batching import Batch, BatchingSettings, Scheduler
+from fairway.serving.batches import Batch, BatchingSettings
+from fairway.serving.batching import Scheduler
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer
 from fairway.serving.queues import Job

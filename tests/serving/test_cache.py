@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, Overloaded
 from fairway.core.tensors import Tensors
-from fairway.serving.batching import BatchingSettings, Scheduler
+from fairway.serving.batches import BatchingSettings
+from fairway.serving.batching import Scheduler
 from fairway.serving.cache import ResponseCache, digest, may_cache, private
 from fairway.serving.joining import Answer
 from fairway.serving.queues import Cancellable

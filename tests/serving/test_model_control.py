@@ -29,7 +29,7 @@ from fairway.core.errors import (
 from fairway.core.messages import InferRequest
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
-from fairway.serving.batching import Batch
+from fairway.serving.batches import Batch
 from fairway.serving.follow import Follower
 from fairway.serving.inference import InferenceCore
 from fairway.serving.memory import Holding, make_room

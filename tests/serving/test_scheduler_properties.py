@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, Overloaded
 from fairway.core.tensors import Tensors
-from fairway.serving.batching import Batch, BatchingSettings, Scheduler
+from fairway.serving.batches import Batch, BatchingSettings
+from fairway.serving.batching import Scheduler
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer
 from fairway.serving.queues import Job, Piece
@@ -169,7 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         scheduler = self.scheduler
         assert scheduler.queued_requests == len(waiting)
         assert scheduler.queued_rows == sum(job.rows - job.taken for job in waiting)
-        for level, rows in enumerate(scheduler._level_rows):
+        for level, rows in enumerate(scheduler._backlog.level_rows):
             assert rows == sum(job.rows - job.taken for job in waiting if job.level == level)
         assert not self.faults
 
@@ -196,7 +197,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.loop.close()
 
     def everybody_who_stayed_has_the_right_answer(self) -> None:
-        assert not any(self.scheduler._level_rows)
+        assert not any(self.scheduler._backlog.level_rows)
         for sent in self.sent:
             if sent.cancelled:
                 continue

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, Overloaded
 from fairway.core.tensors import Tensors
-from fairway.serving.batching import Batch, BatchingSettings, Scheduler
+from fairway.serving.batches import Batch, BatchingSettings
+from fairway.serving.batching import Scheduler
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer
 from fairway.serving.lengths import like
@@ -403,7 +404,7 @@ def test_those_who_left_do_not_pile_up_behind_a_long_inference() -> None:
         stays, _ = it.send(2)
         for _ in range(10_000):
             it.send(3)[1].cancel()
-        assert sum(map(len, it.scheduler._queues.values())) < 200
+        assert sum(map(len, it.scheduler._backlog.lines.values())) < 200
         assert await busy == [2]
         assert await stays == [4]
         assert it.calls == [[1], [2]]
@@ -416,6 +417,6 @@ def test_models_that_do_not_batch_have_one_line_in_the_order_of_arrival() -> Non
         it = Setup(loop, batching=False)
         await asyncio.gather(*(it.send(n, n)[0] for n in range(4)))
         assert it.calls == [[0, 0], [1, 1], [2, 2], [3, 3]]
-        assert isinstance(it.scheduler._line(), deque)
+        assert isinstance(it.scheduler._backlog._line(), deque)
 
     play(story)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, Overloaded
-from fairway.serving.batching import Batch
+from fairway.serving.batches import Batch
 from fairway.serving.joining import Run, run_joined
 from fairway.serving.statistics import MAX_BATCH_SIZES, statistics_of
 from fairway.serving.telemetry import VersionStats

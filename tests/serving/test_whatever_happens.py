@@ -21,7 +21,8 @@ from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError, InferenceFailed, Overloaded, UnsupportedEncoding
 from fairway.core.tensors import Tensors
 from fairway.serving.app import serve
-from fairway.serving.batching import BatchingSettings, Scheduler
+from fairway.serving.batches import BatchingSettings
+from fairway.serving.batching import Scheduler
 from fairway.serving.cache import ResponseCache
 from fairway.serving.cost import BLOCKING_US, CostCurve
 from fairway.serving.inline import Inline

@@ -19,7 +19,8 @@ from fairway.core.events import EventSink
 from fairway.core.manifest import EngineSpec
 from fairway.core.tensors import Tensors, TensorSpec
 from fairway.model import Model
-from fairway.serving.batching import BatchingSettings, Scheduler
+from fairway.serving.batches import BatchingSettings
+from fairway.serving.batching import Scheduler
 from fairway.serving.cache import ResponseCache, may_cache
 from fairway.serving.control import Agreed, alone
 from fairway.serving.cost import CostCurve

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from fairway.serving.batching import Batch
+    from fairway.serving.batches import Batch
     from fairway.serving.telemetry import VersionStats
 
 MAX_BATCH_SIZES = 256

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fairway.core.errors import FairwayError
 from fairway.core.events import EventSink, Served
 from fairway.core.tensors import Tensors
-from fairway.serving.batching import Batch
+from fairway.serving.batches import Batch
 from fairway.serving.statistics import InferStatistics
 from fairway.serving.status import is_fault_of_server
 

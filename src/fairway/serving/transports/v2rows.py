@@ -23,11 +23,13 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 def encode_rows(response: InferResponse, answer: Rows) -> bytes | None:
     """The body, or ``None`` where it takes a look at each value: text, NaN and infinities, large answers."""
+    if answer.rows != 1:
+        return None
     notes = answer.joined.notes
     texts = notes.get(_NOTE)
     if texts is None:
         texts = notes[_NOTE] = _Texts.of(response, answer.joined)
-    if isinstance(texts, _Texts) and answer.rows == 1:
+    if isinstance(texts, _Texts):
         return texts.body(answer.start, response.id)
     return None
 
