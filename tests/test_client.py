@@ -239,7 +239,7 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 def values(kind: Datatype, count: int) -> Tensor:
     if kind is Datatype.BYTES:
-        return np.array(["\u00fc\0{}".format(index).encode() for index in range(count)], dtype=object)
+        return np.array([f"\u00fc\0{index}".encode() for index in range(count)], dtype=object)
     return (np.arange(count) % 2).astype(kind.dtype)
 
 

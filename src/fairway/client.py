@@ -146,7 +146,8 @@ class Client:
         body, headers = write({name: value for name, value in message.items() if value}, arrays)
         if key is not None:
             headers["fairway-route-key"] = key
-        return self._call("POST", f"{_model(model, version)}/infer", body, headers, _response)
+        answer: InferResponse = self._call("POST", f"{_model(model, version)}/infer", body, headers, _response)
+        return answer
 
     def metadata(self, model: str | None = None, version: str | int | None = None) -> dict[str, Any]:
         """What a model takes and gives; of the server itself without ``model``."""
@@ -353,8 +354,8 @@ def _check_text(name: str, item: Any) -> None:
 
 def _text(name: str, item: Any) -> str:
     _check_text(name, item)
-    if isinstance(item, str):
-        return item
+    if not isinstance(item, bytes):
+        return str(item)
     try:
         return item.decode()
     except UnicodeDecodeError:

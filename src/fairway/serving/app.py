@@ -143,8 +143,8 @@ class Service:
         ticking = asyncio.create_task(_tick(server, self._grpc, min(1.0, self._settings.read_timeout_s / 4)))
         following: asyncio.Task[None] | None = None
         try:
+            server.config.timeout_graceful_shutdown = self._settings.grace_s  # type: ignore[assignment]
             if not await self._came_up(asyncio.create_task(self._bring_up())):
-                server.config.timeout_graceful_shutdown = self._settings.grace_s  # type: ignore[assignment]
                 return
             if self._follower is not None:
                 following = asyncio.create_task(self._follower.run())
@@ -169,10 +169,6 @@ class Service:
                 await server.shutdown(sockets=[self._socket])
             if self._grpc is not None:
                 await self._grpc.drain(0)
-            if self._follower is not None:
-                await self._follower.close()
-            if self.drained is not None:
-                self.drained()
             await self._close()
             log.info("worker_stopped" if self.worker else "server_stopped", extra={"url": self.url})
 
@@ -230,6 +226,10 @@ class Service:
         return len(self._server.server_state.connections) + (self._grpc.connections if self._grpc is not None else 0)
 
     async def _close(self) -> None:
+        if self._follower is not None:
+            await self._follower.close()
+        if self.drained is not None:
+            self.drained()
         await self.models.close()
         self.management.close()
         if self._spans is not None:
