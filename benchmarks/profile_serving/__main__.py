@@ -36,7 +36,10 @@ def main() -> None:
     document = {
         "machine": machine(),
         "versions": {"python": platform.python_version()},
-        "profiles": {name: [msgspec.to_builtins(part) for part in parts] for name, parts in profiles.items()},
+        "profiles": {
+            name: [msgspec.to_builtins(msgspec.structs.replace(part, us=round(part.us, 3))) for part in parts]
+            for name, parts in profiles.items()
+        },
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "profile_serving.json"

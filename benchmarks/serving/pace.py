@@ -3,7 +3,8 @@
 Arguments: port, file with the whole request (head and body), connections, requests per second, seconds. A latency counts from
 the moment that a request was due, also where no connection was free then, so that a server that stalls cannot hide the
 requests that it kept from being sent (coordinated omission). Timers are too coarse, so it sleeps only while the next request
-is far. Prints JSON, in seconds; ``late_p99`` is how long after it was due a request was sent.
+is far. Prints JSON, in seconds; ``late_p99`` is how long a request waited that was due and had a free connection: the
+generator's own doing.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main(port: int, request: bytes, connections: int, rate: float, seconds: floa
     errors = sent = 0
     total = max(1, int(rate * seconds))
     clock = time.perf_counter
-    started = clock()
+    started = freed = clock()
     give_up = started + seconds + DRAIN_S
     while len(latencies) < total:
         now = clock()
@@ -88,7 +89,7 @@ def main(port: int, request: bytes, connections: int, rate: float, seconds: floa
         while sent < total and free and (due := started + sent / rate) <= now:
             client = free.popleft()
             client.send(request, due)
-            late.append(clock() - due)
+            late.append(clock() - max(due, freed))
             sent += 1
             if client.unsent:
                 poll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
@@ -102,6 +103,8 @@ def main(port: int, request: bytes, connections: int, rate: float, seconds: floa
             if events & ~select.EPOLLOUT and client.received():
                 latencies.append(clock() - client.due)
                 errors += client.bad
+                if not free:
+                    freed = clock()
                 free.append(client)
     ended = clock()
     latencies += [ended - (started + each / rate) for each in range(len(latencies), total)]  # at least so long
