@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from fairway.core.messages import InferRequest, InferResponse
-from fairway.serving.classification import check_classifiable
 from fairway.serving.inference import InferenceCore
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.transports.elsewhere import BINARY_HEADER, Elsewhere
+from fairway.serving.transports.pinning import pinned
 from fairway.serving.transports.v2 import Buffer, Reply
 from fairway.serving.transports.v2binary import Answer, decode_binary, encode_reply, header_length, raw_input
 from fairway.serving.transports.v2json import decode_request, encode_response
@@ -68,14 +68,8 @@ class Codec:
         """Classes are told with the labels of the version that answers, so it is chosen here."""
         if reply is None or not reply.classifies:
             return request, reply
-        key = request.route_key if request.route_key is not None else request.id
-        known = self._core.models.describe(request.model, request.version, key)
-        specs = {spec.name: spec for spec in (*known.raw_outputs, *known.outputs)}
-        for name, option in reply.options.items():
-            if option.classification and name in specs:
-                check_classifiable(specs[name])
-        reply = msgspec.structs.replace(reply, labels=known.labels, batched=known.batching)
-        return msgspec.structs.replace(request, version=known.version), reply
+        request, known = pinned(self._core.models, request, reply.options.values())
+        return request, msgspec.structs.replace(reply, labels=known.labels, batched=known.batching)
 
     def encode(
         self, response: InferResponse, reply: Reply | None

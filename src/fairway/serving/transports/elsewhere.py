@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from fairway.serving.shared_memory import SharedMemory
 
 BINARY_HEADER = "inference-header-content-length"
+REGION = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+"""The parameters that name one."""
 
 
 class Elsewhere:
@@ -62,9 +64,7 @@ class Elsewhere:
     def check_enabled(self) -> None:
         """Raise :class:`NotEnabled` if this server takes no shared memory."""
         if self._memory is None:
-            raise NotEnabled(
-                "this server takes no shared memory; set shared_memory = true in [serve], or send the data itself"
-            )
+            raise no_shared_memory()
 
     def _take(self, name: str, size: Any) -> memoryview:
         if type(size) is not int or size < 0:
@@ -90,15 +90,23 @@ NOWHERE = Elsewhere()
 """For requests whose data is all in their JSON."""
 
 
+def no_shared_memory() -> NotEnabled:
+    """What is told to whom uses shared memory where it is off."""
+    return NotEnabled(
+        "this server takes no shared memory; set shared_memory = true in [serve], or send the data itself"
+    )
+
+
 def region_of(what: str, parameters: dict[str, Any]) -> Region | None:
     """The shared memory region that an input's or output's parameters name. ``what``: for the error's text."""
-    name = parameters.get("shared_memory_region")
+    region, byte_size, start = REGION
+    name = parameters.get(region)
     if name is None:
         return None
-    size, offset = parameters.get("shared_memory_byte_size"), parameters.get("shared_memory_offset", 0)
+    size, offset = parameters.get(byte_size), parameters.get(start, 0)
     if type(name) is not str or not name:
-        raise InvalidRequest(f"'shared_memory_region' of {what} is {name!r:.100}; it is the name of a region")
-    for key, value in (("shared_memory_byte_size", size), ("shared_memory_offset", offset)):
+        raise InvalidRequest(f"{region!r} of {what} is {name!r:.100}; it is the name of a region")
+    for key, value in ((byte_size, size), (start, offset)):
         if type(value) is not int or value < 0:
             raise InvalidRequest(f"{key!r} of {what} is {value!r:.100}; it is a whole number of bytes")
     assert size is not None

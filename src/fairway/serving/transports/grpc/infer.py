@@ -14,7 +14,6 @@ import msgspec
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidRequest, ModelNotReady
 from fairway.core.messages import InferRequest, InferResponse
-from fairway.serving.classification import check_classifiable
 from fairway.serving.inference import InferenceCore, Outcome, Ticket
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.tracer import Trace
@@ -23,6 +22,7 @@ from fairway.serving.transports.grpc.accesslog import LoggedCall
 from fairway.serving.transports.grpc.decoding import Decoder
 from fairway.serving.transports.grpc.encoding import Encoder, parameter_fields
 from fairway.serving.transports.grpc.wireform import delimited
+from fairway.serving.transports.pinning import pinned
 from fairway.serving.transports.rest import ROUTE_KEY
 from fairway.serving.transports.traced import PARENT
 from fairway.serving.transports.v2 import OutputOptions
@@ -164,19 +164,9 @@ class Infer:
 
     def _special(self, request: InferRequest, options: Sequence[OutputOptions]) -> tuple[InferRequest, Encode]:
         """The request for the very version whose labels are used, and how its answer is encoded."""
-        key = request.route_key if request.route_key is not None else request.id
-        known = self._core.models.describe(request.model, request.version, key)
-        classes = {option.name for option in options if option.classification}
-        for spec in known.raw_outputs if request.parameters.get("raw") is True else known.outputs:
-            if spec.name in classes:
-                check_classifiable(spec)
-        encode = partial(
-            self._encoder.encode_special,
-            options=options,
-            labels=known.labels,
-            batched=known.batching,
-        )
-        return msgspec.structs.replace(request, version=known.version), encode
+        request, known = pinned(self._core.models, request, options)
+        encode = partial(self._encoder.encode_special, options=options, labels=known.labels, batched=known.batching)
+        return request, encode
 
     def _answer(self, call: base.Call, encode: Encode, trace: Trace | None, outcome: Outcome) -> None:
         if trace is not None:
