@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import msgspec
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from fairway.bundle.format import Bundle
 from fairway.loop.workers import Spec
@@ -61,6 +64,30 @@ def test_a_worker_that_cannot_be_started_is_started_later_and_the_others_serve(t
     watching.rlimit(psutil.RLIMIT_NOFILE, allowed)
     until(lambda: two.serving() >= 3, "new worker")
     assert answers(two)
+
+
+def test_a_worker_that_hangs_holds_up_nobody_who_asks_another_for_all_counts(two: Server) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=two.url, timeout=10)) for _ in range(8)]
+        for client in clients:  # each is connected to one of the two by now
+            assert client.post(INFER, json=request_of()).status_code == 200
+        until(lambda: two.count() == 8, "sum")
+        stuck = two.workers()[0]
+        os.kill(stuck, signal.SIGSTOP)
+
+        def scrape(client: httpx.Client) -> str:
+            try:
+                return client.get("/metrics", timeout=5).text
+            except httpx.ReadTimeout:
+                return ""
+
+        with ThreadPoolExecutor(8) as pool:
+            scraped = set(pool.map(scrape, clients))
+        os.kill(stuck, signal.SIGCONT)
+    assert scraped - {""}
+    for text in scraped - {""}:
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        assert sum(sample.value for sample in samples if sample.name == "fairway_infer_requests_total") == 8
 
 
 def test_settings_that_are_wrong_by_now_keep_the_old_workers(two: Server, tmp_path: Path) -> None:
