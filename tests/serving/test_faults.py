@@ -214,3 +214,22 @@ def _all(client: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return bytes(received)
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@pytest.mark.parametrize("cut", [3, 9, 30, 10**6])
+def test_half_a_call_whose_client_ends_the_connection_is_let_go(alone: RunningServer, cut: int, method: str) -> None:
+    hyperframe = pytest.importorskip("hyperframe.frame", reason="what writes HTTP/2 frames is not installed")
+    import hpack
+
+    lines = {":method": "POST", ":scheme": "http", ":path": f"/inference.GRPCInferenceService/{method}"}
+    lines |= {":authority": "x", "te": "trailers", "content-type": "application/grpc"}
+    head = hyperframe.HeadersFrame(1, hpack.Encoder().encode(list(lines.items())), flags=["END_HEADERS"]).serialize()
+    half = hyperframe.DataFrame(1, b"\0\0\0\1\0half of a message").serialize()
+    assert alone.grpc_port
+    with socket.create_connection(("127.0.0.1", alone.grpc_port), timeout=8) as client:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + hyperframe.SettingsFrame(0).serialize())
+        client.sendall((head + half)[:cut])
+        client.shutdown(socket.SHUT_WR)
+        assert _all(client)  # and the server ends it, long before it would lose patience
+    soon(lambda: alone._service._grpc is not None and not alone._service._grpc.connections)

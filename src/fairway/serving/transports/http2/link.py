@@ -9,6 +9,7 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Any, Final
 
+from fairway.serving.transports.grpc.base import INTERNAL
 from fairway.serving.transports.http2 import frames
 from fairway.serving.transports.http2.frames import ConnectionFault
 from fairway.serving.transports.http2.limits import Bucket
@@ -194,6 +195,8 @@ class Link(asyncio.Protocol):
         if self._buffer or not self.streams:
             return False
         self.draining = self._final = True
+        for stream in [stream for stream in self.streams.values() if not stream.ended]:
+            stream.fail(INTERNAL, "the connection ended before the request was whole; send all of it")
         return True
 
     # -- clients that hold things up
