@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 import uvicorn
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
@@ -167,6 +167,7 @@ def pieces(draw: st.DrawFn) -> list[bytes]:
     return [stream[a:b] for a, b in pairwise(edges) if a < b]
 
 
+@settings(deadline=None)
 @given(st.lists(pieces(), min_size=1, max_size=5), st.booleans())
 def test_a_known_head_gets_the_answer_that_parsing_it_gives(connections: list[list[bytes]], patient: bool) -> None:
     remembering, parsing = protocols()
