@@ -92,7 +92,7 @@ def h2load(
     good = _number(r"(\d+) 2xx", done)
     times = sorted(int(line[2]) / 1e6 for line in lines if line[1] == "200")
     if not good or not times:
-        raise LoadFailed(f"no request was answered well: {done[-400:]}")
+        raise LoadFailed(f"of {answered} requests answered, none was with HTTP status 200")
     took = max(1, round(seconds)) if not requests else _duration(done)
     failed = _number(r"(\d+) failed", done) + max(0, requests - answered)
     p50, p99 = statistics.median(times), times[min(len(times) - 1, int(len(times) * 0.99))]

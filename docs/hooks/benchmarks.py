@@ -1,8 +1,8 @@
 """MkDocs hook: figures of benchmarks come from what the benchmarks wrote, so that none is copied by hand.
 
-``<!-- benchmark: servers.tiny -->`` in a page gives way to the rows of one workload, ``<!-- benchmark: targets -->`` to the ratios and
-targets, ``<!-- benchmark: left_out -->`` to what could not be measured, ``<!-- benchmark: machine -->`` to what it ran on, and
-``<!-- benchmark: profile.tiny -->`` to the parts of one request's time.
+A line ``<!-- benchmark: servers.tiny -->`` in a page gives way to the rows of one workload, ``targets`` to ratios and
+targets, ``left_out`` to what could not be measured, ``machine`` to what it ran on, ``profile.rest`` to the parts of one
+request's time.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def made(what: str, argument: str = "") -> str:
 def servers(workload: str) -> str:
     """Every server's row for one workload."""
     rows = [row for row in _read("serving")["rows"] if row["workload"] == workload]
+    if not rows:
+        return "Not measured in this run."
     counts = sorted({int(count) for row in rows for count in row["per_s"]})
     few, most = str(counts[0]), str(counts[-1])
     head = ["server", "wire", *(f"{count}: requests/s" for count in counts)]
@@ -74,7 +76,7 @@ def targets() -> str:
 def left_out() -> str:
     """What could not be measured, and why."""
     reasons = _read("serving")["left_out"]
-    return "\n".join(f"- {reason}" for reason in reasons) or "Nothing was left out."
+    return "\n".join(f"- {' '.join(reason.split())}" for reason in reasons) or "Nothing was left out."
 
 
 def machine() -> str:
