@@ -9,6 +9,9 @@ from fairway.core.errors import InvalidRequest
 from fairway.serving.transports.elsewhere import Elsewhere, region_of
 from fairway.serving.transports.v2 import OutputOptions, Reply
 
+_RESERVED = "triton_"
+_ALLOWED = frozenset({"triton_enable_empty_final_response"})
+
 
 def output_options(entries: Any, elsewhere: Elsewhere) -> Mapping[str, OutputOptions]:
     """The outputs that a request lists, by name; an output listed twice is the last of them.
@@ -24,6 +27,19 @@ def output_options(entries: Any, elsewhere: Elsewhere) -> Mapping[str, OutputOpt
     if any(option.region is not None for option in found.values()):
         elsewhere.check_enabled()
     return found
+
+
+def own_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's own parameters. Those whose names begin with ``triton_`` are the protocol's.
+
+    Raises :class:`InvalidRequest` for one of them that means nothing here.
+    """
+    own = dict(given)
+    for name in [name for name in own if name.startswith(_RESERVED)]:
+        if name not in _ALLOWED:
+            raise InvalidRequest(f"parameter {name!r:.100} begins with {_RESERVED!r}, which is reserved; rename it")
+        del own[name]
+    return own
 
 
 def reply_of(options: Mapping[str, OutputOptions], parameters: Mapping[str, Any]) -> Reply | None:

@@ -19,7 +19,7 @@ from fairway.core.tensors import Datatype, Tensor
 from fairway.serving.joining import Rows
 from fairway.serving.transports.elsewhere import NOWHERE, Elsewhere
 from fairway.serving.transports.numbers import LARGE, load_numbers
-from fairway.serving.transports.options import output_options, reply_of
+from fairway.serving.transports.options import output_options, own_parameters, reply_of
 from fairway.serving.transports.v2 import Reply
 from fairway.serving.transports.v2rows import encode_rows
 from fairway.serving.transports.v2usual import MAX_BYTES as MAX_USUAL
@@ -79,7 +79,7 @@ def decode_request(
     if identity is not None and type(identity) is not str:
         raise InvalidRequest(f"'id' is {identity!r}; it must be a string")
     parameters = message.get("parameters")
-    parameters = {} if parameters is None else _object(parameters, "parameters")
+    parameters = {} if parameters is None else own_parameters(_object(parameters, "parameters"))
     wanted = message.get("outputs")
     outputs, reply = None, None
     if parameters or wanted is not None:

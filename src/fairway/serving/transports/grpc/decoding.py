@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairway.core.errors import InvalidRequest, NotEnabled
+from fairway.core.errors import InvalidRequest
 from fairway.core.messages import InferRequest
 from fairway.core.tensors import Datatype, Tensor
 from fairway.serving.routing import normal_version
 from fairway.serving.shared_memory import SharedMemory
+from fairway.serving.transports.elsewhere import REGION, no_shared_memory, region_of
 from fairway.serving.transports.grpc import messages
 from fairway.serving.transports.grpc.heads import Heads, Plan
 from fairway.serving.transports.grpc.wireform import delimited, head
+from fairway.serving.transports.options import own_parameters
 from fairway.serving.transports.v2 import OutputOptions, Region, tensor_from_bytes
 
 MAX_DIMENSIONS = 32
@@ -35,9 +37,6 @@ _CONTENTS: Mapping[Datatype, str] = {
     Datatype.FP64: "fp64_contents",
     Datatype.BYTES: "bytes_contents",
 }
-_REGION = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
-_RESERVED = "triton_"
-_ALLOWED = frozenset({"triton_enable_empty_final_response"})
 
 
 class Decoded(NamedTuple):
@@ -100,7 +99,7 @@ class Decoder:
         parameters = request_parameters(parsed.parameters) if parsed.parameters else {}
         special = options is not None and any(option.classification or option.region for option in options)
         if self._shared_memory is None and any(option.region for option in options or ()):
-            raise _no_shared_memory()
+            raise no_shared_memory()
         request = InferRequest(
             parsed.model_name,
             inputs,
@@ -170,7 +169,7 @@ class Decoder:
 
     def _from_region(self, name: str, entry: Any, region: Region, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
         if self._shared_memory is None:
-            raise _no_shared_memory()
+            raise no_shared_memory()
         if entry.HasField("contents"):
             raise InvalidRequest(f"input {name!r} has contents and names a shared memory region; use one of them")
         return self._shared_memory.read(region, datatype, shape)
@@ -201,12 +200,7 @@ def parameter(name: str, given: Any) -> Any:
 
 def request_parameters(given: Any) -> dict[str, Any]:
     """A request's own parameters. Those whose names begin with ``triton_`` are the protocol's."""
-    found = {name: parameter(name, value) for name, value in given.items()}
-    for name in [name for name in found if name.startswith(_RESERVED)]:
-        if name not in _ALLOWED:
-            raise InvalidRequest(f"parameter {name!r} begins with {_RESERVED!r}, which is reserved; rename it")
-        del found[name]
-    return found
+    return own_parameters({name: parameter(name, value) for name, value in given.items()})
 
 
 def _limited(parameters: dict[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -279,13 +273,7 @@ def _option(entry: Any) -> OutputOptions:
 
 
 def _region(where: str, parameters: Any) -> Region | None:
-    region, byte_size, offset = _REGION
-    if region not in parameters:
-        return None
-    name = parameter(region, parameters[region])
-    if type(name) is not str or byte_size not in parameters:
-        raise InvalidRequest(f"{where} needs {region} (a string) and {byte_size} (a whole number of bytes)")
-    return Region(name, _number(where, parameters, byte_size), _number(where, parameters, offset))
+    return region_of(where, {name: parameter(name, parameters[name]) for name in REGION if name in parameters})
 
 
 def _number(where: str, parameters: Any, name: str) -> int:
@@ -295,9 +283,3 @@ def _number(where: str, parameters: Any, name: str) -> int:
     if type(value) is not int or value < 0:
         raise InvalidRequest(f"{name!r} of {where} is {value!r}; it is a whole number of 0 or more")
     return value
-
-
-def _no_shared_memory() -> NotEnabled:
-    return NotEnabled(
-        "this server takes no shared memory; set shared_memory = true in [serve], or send the data itself"
-    )
