@@ -22,7 +22,8 @@ from fairway.serving.transports.grpc.messages import message
 SENDERS = 4
 WARM_UP = 0.2
 """Share of the requests before memory is measured: caches fill, and code that was never run is loaded."""
-GROWTH_MB = 12.0
+GROWTH_MB = 20.0
+"""What the allocator keeps of a few bodies of a megabyte, whenever they come; a leak adds to it with every request."""
 GROWTH = 0.05
 MORE_DESCRIPTORS = 2
 MORE_THREADS = 2
