@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,9 +172,18 @@ def rows_of(digits: Digits, start: int = 0, stop: int = 450) -> dict[str, NDArra
 
 
 def without_settings(environ: dict[str, str] | None = None) -> dict[str, str]:
-    """The environment without ``FAIRWAY_*``, and with ``environ``."""
+    """The environment without ``FAIRWAY_*``, and with ``environ``. Programs find modules compiled by those before."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FAIRWAY_")}
+    if kept.pop("PYTHONDONTWRITEBYTECODE", ""):  # each start would else take twice as long
+        kept["PYTHONPYCACHEPREFIX"] = _compiled()
     return kept | (environ or {})
+
+
+@cache
+def _compiled() -> str:
+    folder = tempfile.TemporaryDirectory(prefix="fairway-compiled-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def one_line(text: str) -> bool:

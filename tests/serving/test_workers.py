@@ -267,7 +267,8 @@ def test_each_worker_observes_what_it_served_and_nothing_is_counted_twice(
         assert not registry.replicas()
 
 
-def test_workers_end_with_the_process_that_watches_them(two: Server) -> None:
+def test_the_process_that_watches_is_small_and_workers_end_with_it(two: Server) -> None:
+    assert psutil.Process(two.running.pid).memory_info().rss < 40e6
     orphans = [psutil.Process(pid) for pid in two.workers()]
     two.running.kill()
     _, alive = psutil.wait_procs(orphans, timeout=SOON_S)
@@ -334,7 +335,3 @@ def test_log_lines_of_all_processes_stay_whole_in_one_pipe(bundles: tuple[Bundle
     assert len(requests) == answered
     assert len({event["process"]["pid"] for event in requests}) == 2
     assert [event["url"] for event in events if event["message"] == "server_ready"] == [url]
-
-
-def test_the_process_that_watches_is_small(two: Server) -> None:
-    assert psutil.Process(two.running.pid).memory_info().rss < 40e6
