@@ -130,10 +130,10 @@ def families_of(counts: Counts, like: Iterable[Metric]) -> Iterator[Metric]:
     for key, value in counts.items():
         family, name, labels = _decoded(key)
         samples.setdefault(family, []).append((name, labels, value))
-    for family in like:
-        made = Metric(family.name, family.documentation, family.type, family.unit)
-        exemplars = {(s.name, *s.labels.items()): s.exemplar for s in family.samples if s.exemplar is not None}
-        for name, labels, value in samples.get(family.name, ()):
+    for known in like:
+        made = Metric(known.name, known.documentation, known.type, known.unit)
+        exemplars = {(s.name, *s.labels.items()): s.exemplar for s in known.samples if s.exemplar is not None}
+        for name, labels, value in samples.get(known.name, ()):
             made.add_sample(name, labels, value, exemplar=exemplars.get((name, *labels.items())))
         yield made
 

@@ -119,8 +119,8 @@ class VersionStats:
         self.seconds.observe(took_s)
         if self._sink is not None:
             shown = not (raw and self._raw_differs)
-            seen = (feed, answer) if shown else (None, None)
-            self._sink.served(Served(self.model, self.version, rows, *seen, [took_s * 1e3]))
+            inputs, outputs = (feed, answer) if shown else (None, None)
+            self._sink.served(Served(self.model, self.version, rows, inputs, outputs, [took_s * 1e3]))
 
     def missed(self, took_s: float) -> None:
         """One request that the cache did not know."""

@@ -49,7 +49,7 @@ _TENSOR = _object(
     shape=_list(_COUNT),
     datatype=_DATATYPE,
     data={"type": "array", "description": "Values in row-major order, nested or flat."},
-    parameters=_object(**_SHARED),
+    parameters=_object((), **_SHARED),
 )
 _PARAMETERS = _object(
     raw={"type": "boolean", "description": "Skip the model's pre- and post-processing."},
@@ -61,6 +61,7 @@ _WANTED = _object(
     ("name",),
     name=_NAME,
     parameters=_object(
+        (),
         binary_data={"type": "boolean", "description": "Answer with raw bytes."},
         classification=_COUNT | {"description": "Answer with so many best classes; 0 with the values."},
         **{key: value for key, value in _SHARED.items() if key != "binary_data_size"},
