@@ -9,10 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from numpy.typing import NDArray
 
 from fairway.bundle.format import Bundle
 from fairway.testing.builders import linear_bundle
+
+# How long an example takes says how busy the machine is. What CI tries is the same each time; elsewhere it is drawn anew.
+hypothesis_settings.register_profile(
+    "fairway",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("fairway")
 
 
 class Digits(NamedTuple):
