@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from fairway.evaluation.difference import measure_difference
 from fairway.evaluation.intervals import draws_interval, matched_interval, proportion_interval
-from fairway.evaluation.measure import measure, measure_difference
+from fairway.evaluation.measure import measure
 from fairway.evaluation.metrics import quality_metrics, value
 from fairway.evaluation.predictions import Classified, Regressed
 from fairway.evaluation.settings import EvaluationSettings

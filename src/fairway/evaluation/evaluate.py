@@ -10,9 +10,11 @@ import numpy as np
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Gate, check_gate, judge
 from fairway.core.metrics import Measurement
+from fairway.evaluation.comparison import Comparison, compare
 from fairway.evaluation.diagnostics import calibration, confusion, residuals
 from fairway.evaluation.environment import describe_environment
-from fairway.evaluation.measure import measure, measure_difference
+from fairway.evaluation.groups import check_sampling, group_numbers, grouped
+from fairway.evaluation.measure import measure
 from fairway.evaluation.metrics import MAIN, check_metrics, quality_metrics
 from fairway.evaluation.predictions import Classified, Progress, Regressed, Scored, check_scorable
 from fairway.evaluation.report import ChampionReport, Report, SliceReport
@@ -60,24 +62,38 @@ def evaluate(
     Raises
     ------
     InvalidConfig
-        If the gate is malformed or limits a metric of another task, a slice's predicate is wrong, or two share a name.
+        If the gate is malformed or limits a metric of another task, a slice's predicate is wrong, two share a name, or
+        ``stratified`` makes no sense.
     InvalidData
-        If the table does not fit the model, or its labels are missing or unknown to it.
+        If the table does not fit the model, or its labels or groups are missing or its labels unknown to it.
     InvalidBundle, InferenceFailed
         If the model's answers cannot be scored.
     """
     gate, settings = dict(gate or {}), settings or EvaluationSettings()
     _check(model, champion, gate, slices)
+    check_sampling(settings, model.manifest.task)
     task = model.manifest.task
     masks = [table.mask(each.where) for each in slices]
     models = [model] if champion is None else [model, champion]
-    rows, *others = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress)
+    groups = group_numbers(table, settings.group) if settings.group else None
+    scored = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress)
+    rows, *others = (grouped(each, groups) for each in scored)
     other = others[0] if others else None
     parts = [(each.name, rows.select(mask)) for each, mask in zip(slices, masks, strict=True)]
     measured = _measure(rows, parts, gate, settings, progress)
-    champion_report = None
+    champion_report, comparisons = None, tuple[Comparison, ...]()
     if champion is not None and other is not None:
-        measured += measure_difference(rows, other, quality_metrics(task), settings, versus=champion_name)
+        both = [(name, inside, other.select(mask)) for (name, inside), mask in zip(parts, masks, strict=True)]
+        changes, comparisons = compare(
+            rows,
+            other,
+            quality_metrics(task),
+            settings,
+            versus=champion_name,
+            slices=both,
+            slice_names=_slice_metrics(task, gate),
+        )
+        measured += changes
         theirs = (*measure(other, quality_metrics(task), settings), *champion_extra)
         champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
     measurements = (*measured, *extra)
@@ -100,6 +116,8 @@ def evaluate(
         champion=champion_report,
         settings=settings,
         environment=describe_environment(),
+        comparisons=comparisons,
+        groups=0 if groups is None else int(groups.max()) + 1,
     )
 
 
@@ -130,13 +148,17 @@ def _measure(
     task = "classification" if isinstance(rows, Classified) else "regression"
     names = quality_metrics(task)
     measured = measure(rows, names, settings)
-    per_slice = [n for n in names if n in gate and (gate[n].slice_min, gate[n].slice_max) != (None, None)]
-    wanted = tuple(dict.fromkeys([MAIN[task], *per_slice]))
+    wanted = _slice_metrics(task, gate)
     for done, (name, inside) in enumerate(parts, 1):
         measured += measure(inside, wanted, settings, part=name)
         if progress is not None:
             progress("measuring slices", done, len(parts))
     return measured
+
+
+def _slice_metrics(task: str, gate: Gate) -> tuple[str, ...]:
+    limited = [n for n, limit in gate.items() if (limit.slice_min, limit.slice_max) != (None, None)]
+    return tuple(dict.fromkeys([MAIN[task], *(name for name in quality_metrics(task) if name in limited)]))
 
 
 def _label_counts(rows: Scored) -> dict[str, int]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from fairway.evaluation.influence import Spread
+
 EXACT = "exact (Clopper-Pearson)"
+CLUSTERED = "of groups (Korn-Graubard)"
 MATCHED = "matched pairs (Agresti-Min)"
+SKEWED = "t, corrected for skewness (Hall)"
+
+_FEWEST = 5
+"""Units below which no spread is believed."""
 
 
 def proportion_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
@@ -28,6 +37,67 @@ def proportion_interval(successes: int, trials: int, confidence: float) -> tuple
 
     interval = binomtest(successes, trials).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
+
+
+def grouped_proportion_interval(
+    share: float, rows: int, spread: Spread, confidence: float
+) -> tuple[float, float] | None:
+    """The interval of a proportion where rows of one group are alike: the exact one of as many rows as they are worth.
+
+    Parameters
+    ----------
+    share : float
+    rows : int
+    spread : Spread
+        Of the share, over groups.
+
+    References
+    ----------
+    E. L. Korn, B. I. Graubard, "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", Survey Methodology 24(2), 1998.
+    """
+    from scipy.stats import beta, t
+
+    if spread.units < _FEWEST:
+        return None
+    tail = (1 - confidence) / 2
+    worth = share * (1 - share) / spread.error**2 if spread.error > 0 else float(spread.units)
+    worth = min(float(rows), worth * float(t.ppf(tail, rows - 1) / t.ppf(tail, spread.freedom)) ** 2)
+    hits = share * worth
+    low = float(beta.ppf(tail, hits, worth - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, worth - hits)) if share < 1 else 1.0
+    return low, high
+
+
+def skewed_interval(value: float, spread: Spread, confidence: float) -> tuple[float, float] | None:
+    """The t interval, moved towards the side on which single units reach far; ``None`` for too few or equal units.
+
+    References
+    ----------
+    P. Hall, "On the removal of skewness by transformation", Journal of the Royal Statistical Society B 54(1), 1992.
+    """
+    from scipy.stats import t
+
+    if spread.units < _FEWEST or spread.freedom < 1 or spread.deviation <= 1e-12 * abs(value):
+        return None
+    reach = float(t.ppf((1 + confidence) / 2, spread.freedom)) / math.sqrt(spread.units)
+    skew, bias = spread.skewness, spread.skewness / (6 * spread.units)
+
+    def back(point: float) -> float:
+        return 3 / skew * (math.cbrt(1 + skew * (point - bias)) - 1) if abs(skew) > 1e-6 else point
+
+    return value - back(reach) * spread.deviation, value - back(-reach) * spread.deviation
+
+
+def skewed_p_value(value: float, spread: Spread) -> float:
+    """The two-sided p-value of "the true value is 0": 1 less the confidence at which :func:`skewed_interval` reaches 0."""
+    from scipy.stats import t
+
+    if spread.units < _FEWEST or spread.freedom < 1 or spread.deviation == 0:
+        return 1.0
+    point, skew = value / spread.deviation, spread.skewness
+    moved = point + skew / 3 * point**2 + skew**2 / 27 * point**3 + skew / (6 * spread.units)
+    return float(2 * t.sf(abs(moved) * math.sqrt(spread.units), spread.freedom))
 
 
 def matched_interval(gained: int, lost: int, pairs: int, confidence: float) -> tuple[float, float]:
@@ -98,3 +168,16 @@ def draws_interval(
         return None
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def draws_p_value(draws: NDArray[np.float64], *, rows: int | None = None) -> float:
+    """The two-sided p-value of "the true value is 0", by :func:`draws_interval`; never below 2 / (resamples + 1)."""
+    from scipy.stats import norm, t
+
+    if float(np.ptp(draws)) == 0 or (rows is not None and rows < 3):
+        return 1.0
+    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    tail = (beyond + 1) / (len(draws) + 1)
+    if rows is not None:
+        tail = float(t.cdf(norm.ppf(min(tail, 0.5)) / math.sqrt((rows + 1) / (rows - 1)), rows - 1))
+    return min(1.0, 2 * tail)

@@ -25,7 +25,7 @@ def label_column(table: Table, label: str) -> Tensor:
     column = table.column(label)
     if column.ndim > 1:
         raise InvalidData(f"label {label!r} in {table.origin} has {column.shape[1:]} values per row; one is needed")
-    missing = _missing(column)
+    missing = missing_values(column)
     if missing.any():
         raise InvalidData(
             f"label {label!r} in {table.origin} is missing in {int(missing.sum()):,} of {len(column):,} rows, first in "
@@ -90,7 +90,8 @@ def true_values(column: Tensor, where: str) -> Floats:
     return values
 
 
-def _missing(column: Tensor) -> Any:
+def missing_values(column: Tensor) -> Any:
+    """A mask of the rows without a value: NaN or ``None``."""
     if column.dtype.kind == "f":
         return np.isnan(column)
     if column.dtype == object:

@@ -1,4 +1,4 @@
-"""Measurements: a metric's value with its interval, of one model or of the difference between two."""
+"""Measurements: a metric's value with its interval."""
 
 from __future__ import annotations
 
@@ -10,24 +10,38 @@ import numpy as np
 
 from fairway.core.metrics import Measurement
 from fairway.evaluation import resampling
-from fairway.evaluation.intervals import EXACT, MATCHED, draws_interval, matched_interval, proportion_interval
+from fairway.evaluation.influence import effective_units, influence, spread, terms
+from fairway.evaluation.intervals import (
+    CLUSTERED,
+    EXACT,
+    SKEWED,
+    draws_interval,
+    grouped_proportion_interval,
+    proportion_interval,
+    skewed_interval,
+)
 from fairway.evaluation.metrics import cannot, missing_for, value
-from fairway.evaluation.predictions import Classified, Regressed, Scored
+from fairway.evaluation.predictions import Classes, Classified, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.evaluation.weighted import CONFUSION_SCORES
 
 _RANGES = {"log_loss": (0.0, math.inf), "r2_score": (-math.inf, 1.0), "roc_auc_score": (0.0, 1.0)}
 _CALIBRATED = (*CONFUSION_SCORES, "roc_auc_score")
 """Their pseudo-rows already keep them honest on few rows."""
+_MEANS = ("log_loss", "mean_absolute_error", "root_mean_squared_error", "r2_score")
+"""Means of what single rows can dominate, or smooth functions of them: a skewness-corrected t interval covers best."""
+FEW = 30
+"""Effective rows (or groups) of a mean below which its interval is called approximate; decision 0009 has the figures."""
 
 
 def measure(rows: Scored, names: Sequence[str], settings: EvaluationSettings, *, part: str = "") -> list[Measurement]:
     """Measure a model on ``rows``, which are those of the slice ``part`` (empty: all)."""
-    usable, found = _sort_out(names, [rows], settings, part, "")
-    draws = _draw([rows], [name for name in usable if name != "accuracy_score"], settings)[0] if usable else {}
+    usable, found = sort_out(names, [rows], settings, part, "")
+    drawn = [name for name in usable if name != "accuracy_score" and name not in _MEANS]
+    draws = draw([rows], drawn, settings)[0] if drawn else {}
     for name in usable:
         estimate = value(name, rows)
-        low, high, method = _own_interval(name, rows, draws, settings)
+        low, high, method = _own_interval(name, rows, estimate, draws, settings)
         low, high = min(low, estimate), max(high, estimate)  # pseudo-rows may move percentiles past a flawless estimate
         found[name] = Measurement(
             name, estimate, low, high, confidence=settings.confidence, n=len(rows), slice=part, method=method
@@ -35,38 +49,7 @@ def measure(rows: Scored, names: Sequence[str], settings: EvaluationSettings, *,
     return [found[name] for name in names]
 
 
-def measure_difference(
-    rows: Scored, champion: Scored, names: Sequence[str], settings: EvaluationSettings, *, versus: str, part: str = ""
-) -> list[Measurement]:
-    """Measure candidate minus champion on the same rows."""
-    usable, found = _sort_out(names, [rows, champion], settings, part, versus)
-    drawn = [name for name in usable if name != "accuracy_score"]
-    ours, theirs = _draw([rows, champion], drawn, settings) if drawn else ({}, {})
-    for name in usable:
-        estimate = value(name, rows) - value(name, champion)
-        if name == "accuracy_score":
-            low, high = _matched(cast(Classified, rows), cast(Classified, champion), settings.confidence)
-            method = MATCHED
-        else:
-            expand = None if name in _CALIBRATED else len(rows)
-            ends = draws_interval(ours[name] - theirs[name], settings.confidence, rows=expand)
-            low, high = ends or (-math.inf, math.inf)
-            method = f"paired {_method(settings)}" if ends else _too_little(rows, "difference")
-        found[name] = Measurement(
-            name,
-            estimate,
-            low,
-            high,
-            confidence=settings.confidence,
-            n=len(rows),
-            slice=part,
-            versus=versus,
-            method=method,
-        )
-    return [found[name] for name in names]
-
-
-def _sort_out(
+def sort_out(
     names: Sequence[str], models: Sequence[Scored], settings: EvaluationSettings, part: str, versus: str
 ) -> tuple[list[str], dict[str, Measurement]]:
     """The metrics that can be computed, and measurements that say why not of the others."""
@@ -80,43 +63,105 @@ def _sort_out(
     return [name for name in names if name not in found], found
 
 
-def _own_interval(
-    name: str, rows: Scored, draws: resampling.Draws, settings: EvaluationSettings
-) -> tuple[float, float, str]:
-    if name == "accuracy_score":
-        assert isinstance(rows, Classified)
-        low, high = proportion_interval(int((rows.truth == rows.predicted).sum()), len(rows), settings.confidence)
-        return low, high, EXACT
-    expand = None if name in _CALIBRATED else len(rows)
-    ends = draws_interval(draws[name], settings.confidence, rows=expand)
-    if name == "roc_auc_score" and ends is not None:
-        # Near 1 the pseudo-rows, ranked as wrong as can be, pull the whole interval down: its upper end is that without them.
-        assert isinstance(rows, Classified)
-        plain = resampling.draw_classification([rows], [name], settings.resamples, settings.seed, pseudo=False)[0][name]
-        tail = (1 + settings.confidence) / 2
-        ends = ends[0], max(ends[1], float(np.quantile(plain, tail)))
-    if ends is None:
-        default = (0.0, 1.0) if isinstance(rows, Classified) else (0.0, math.inf)
-        return *_RANGES.get(name, default), _too_little(rows, "value")
-    return *ends, _method(settings)
-
-
-def _draw(models: Sequence[Scored], names: Sequence[str], settings: EvaluationSettings) -> list[resampling.Draws]:
+def draw(models: Sequence[Scored], names: Sequence[str], settings: EvaluationSettings) -> list[resampling.Draws]:
+    """Bootstrap draws of each model's metrics, from the same weights."""
     if isinstance(models[0], Classified):
         classified = cast("Sequence[Classified]", models)
-        return resampling.draw_classification(classified, names, settings.resamples, settings.seed)
+        return resampling.draw_classification(
+            classified, names, settings.resamples, settings.seed, stratified=settings.stratified
+        )
     regressed = cast("Sequence[Regressed]", models)
     return resampling.draw_regression(regressed, names, settings.resamples, settings.seed)
 
 
-def _matched(rows: Classified, champion: Classified, confidence: float) -> tuple[float, float]:
-    ours, theirs = rows.predicted == rows.truth, champion.predicted == champion.truth
-    return matched_interval(int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs)), len(rows), confidence)
+def strata(rows: Scored, settings: EvaluationSettings) -> Classes | None:
+    """The classes, if their numbers of rows are taken as fixed."""
+    return rows.truth if settings.stratified and isinstance(rows, Classified) else None
 
 
-def _method(settings: EvaluationSettings) -> str:
-    return f"bootstrap, {settings.resamples:,} resamples"
+def expansion(name: str, rows: Scored) -> int | None:
+    """How many units draws are widened for: none where pseudo-rows see to it."""
+    return None if name in _CALIBRATED else units(rows)
 
 
-def _too_little(rows: Scored, what: str) -> str:
-    return f"no interval: {len(rows):,} rows do not show how much the {what} varies"
+def units(rows: Scored) -> int:
+    """Independent units: groups, or rows."""
+    return len(rows) if rows.groups is None else int(rows.groups.max(initial=-1)) + 1
+
+
+def bootstrap_method(rows: Scored, settings: EvaluationSettings) -> str:
+    """How draws were made, in words."""
+    of = " of groups" if rows.groups is not None else " by class" if settings.stratified else ""
+    return f"bootstrap{of}, {settings.resamples:,} resamples{few_groups(rows)}"
+
+
+def few_groups(rows: Scored) -> str:
+    """A warning, where there are fewer groups than any method is good for."""
+    count = units(rows)
+    return f"; approximate: only {count} groups" if rows.groups is not None and count < FEW else ""
+
+
+def dominated(name: str, models: Sequence[Scored]) -> str:
+    """A warning, where a few rows make up most of a mean; empty otherwise."""
+    effective = min(effective_units(terms(name, rows), rows.groups) for rows in models)
+    what = "rows" if models[0].groups is None else "groups"
+    return f"; approximate: a few {what} decide it, as if there were {effective:.0f}" if effective < FEW else ""
+
+
+def too_little(rows: Scored, what: str) -> str:
+    """Why there is no interval."""
+    counted = f"{len(rows):,} rows" if rows.groups is None else f"{units(rows):,} groups"
+    return f"no interval: {counted} do not show how much the {what} varies"
+
+
+def _own_interval(
+    name: str, rows: Scored, estimate: float, draws: resampling.Draws, settings: EvaluationSettings
+) -> tuple[float, float, str]:
+    method = bootstrap_method(rows, settings)
+    if name == "accuracy_score":
+        ends, method = _accuracy_interval(cast(Classified, rows), estimate, settings)
+    elif name in _MEANS:
+        ends, method = _mean_interval(name, rows, estimate, settings), SKEWED + dominated(name, [rows])
+    else:
+        ends = draws_interval(draws[name], settings.confidence, rows=expansion(name, rows))
+    if name == "roc_auc_score" and ends is not None:
+        # Near 1 the pseudo-rows, ranked as wrong as can be, pull the whole interval down: its upper end is that without them.
+        plain = resampling.draw_classification(
+            [cast(Classified, rows)],
+            [name],
+            settings.resamples,
+            settings.seed,
+            pseudo=False,
+            stratified=settings.stratified,
+        )[0][name]
+        tail = (1 + settings.confidence) / 2
+        ends = ends[0], max(ends[1], float(np.quantile(plain, tail)))
+    if ends is None:
+        default = (0.0, 1.0) if isinstance(rows, Classified) else (0.0, math.inf)
+        return *_RANGES.get(name, default), too_little(rows, "value")
+    return *ends, method
+
+
+def _accuracy_interval(
+    rows: Classified, estimate: float, settings: EvaluationSettings
+) -> tuple[tuple[float, float] | None, str]:
+    if rows.groups is None:
+        hits = int((rows.truth == rows.predicted).sum())
+        return proportion_interval(hits, len(rows), settings.confidence), EXACT
+    over = spread(influence("accuracy_score", rows), rows.groups)
+    return grouped_proportion_interval(estimate, len(rows), over, settings.confidence), CLUSTERED + few_groups(rows)
+
+
+def _mean_interval(
+    name: str, rows: Scored, estimate: float, settings: EvaluationSettings
+) -> tuple[float, float] | None:
+    slopes = influence(name, rows)
+    root = name == "root_mean_squared_error"  # the mean of squares, then its root
+    over = spread(slopes * (2 * estimate if root else 1.0), rows.groups, strata(rows, settings))
+    ends = skewed_interval(estimate**2 if root else estimate, over, settings.confidence)
+    if ends is None:
+        return None
+    low, high = ends if name == "r2_score" else (max(0.0, ends[0]), ends[1])
+    if name == "r2_score":
+        high = min(high, 1.0)
+    return (math.sqrt(low), math.sqrt(high)) if root else (low, high)

@@ -40,12 +40,15 @@ class Classified:
     probabilities : float array of shape (rows, classes), or None
         ``None`` where the model gives the class alone. Each row sums to 1.
     labels : tuple of str
+    groups : int array of shape (rows,), or None
+        Which group each row belongs to, from 0, none left out. ``None``: rows are independent.
     """
 
     truth: Classes
     predicted: Classes
     probabilities: Floats | None
     labels: tuple[str, ...]
+    groups: Classes | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -53,22 +56,29 @@ class Classified:
     def select(self, mask: Mask) -> Classified:
         """The rows of a mask."""
         chosen = None if self.probabilities is None else self.probabilities[mask]
-        return replace(self, truth=self.truth[mask], predicted=self.predicted[mask], probabilities=chosen)
+        return replace(
+            self,
+            truth=self.truth[mask],
+            predicted=self.predicted[mask],
+            probabilities=chosen,
+            groups=_selected(self.groups, mask),
+        )
 
 
 @dataclass(frozen=True)
 class Regressed:
-    """Rows of predicted numbers beside the true ones."""
+    """Rows of predicted numbers beside the true ones; ``groups`` as in :class:`Classified`."""
 
     truth: Floats
     predicted: Floats
+    groups: Classes | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
 
     def select(self, mask: Mask) -> Regressed:
         """The rows of a mask."""
-        return Regressed(self.truth[mask], self.predicted[mask])
+        return Regressed(self.truth[mask], self.predicted[mask], _selected(self.groups, mask))
 
 
 Scored: TypeAlias = Classified | Regressed
@@ -125,6 +135,14 @@ def read_classes(kind: str, raw: Tensor, truth: Classes, own: Sequence[str], lab
 def read_values(raw: Tensor, truth: Floats) -> Regressed:
     """Predicted numbers from an output of kind ``value``. Raises :class:`InvalidBundle` if there is not one per row."""
     return Regressed(truth, _single(raw).astype(np.float64))
+
+
+def _selected(groups: Classes | None, mask: Mask) -> Classes | None:
+    """Numbered anew, since a group may have no row here."""
+    if groups is None:
+        return None
+    numbers: Classes = np.unique(groups[mask], return_inverse=True)[1]
+    return numbers
 
 
 def _single(raw: Tensor) -> Tensor:

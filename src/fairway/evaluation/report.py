@@ -9,6 +9,7 @@ import msgspec
 from fairway.core.errors import InvalidData, NewerFormat
 from fairway.core.gate import Limit, Verdict
 from fairway.core.metrics import Measurement
+from fairway.evaluation.comparison import Comparison
 from fairway.evaluation.diagnostics import CalibrationBin, Confusion, Residuals
 from fairway.evaluation.settings import EvaluationSettings
 
@@ -45,7 +46,8 @@ class Report(msgspec.Struct, frozen=True):
     label : str
     rows : int
     measurements : tuple of Measurement
-        Over all rows, then in slices, then differences to the champion (``versus``), then performance.
+        Over all rows, then in slices, then differences to the champion (``versus``; over all rows, then in slices), then
+        performance.
     slices : tuple of SliceReport
     gate : dict of str to Limit
     verdict : Verdict
@@ -57,6 +59,10 @@ class Report(msgspec.Struct, frozen=True):
     champion : ChampionReport or None
     settings : EvaluationSettings
     environment : dict of str to str
+    comparisons : tuple of Comparison
+        Whether the model is better than the champion, per metric and slice; empty without a champion.
+    groups : int
+        How many groups the rows are of, if ``settings.group`` names them; else 0.
     """
 
     model: str
@@ -78,6 +84,8 @@ class Report(msgspec.Struct, frozen=True):
     settings: EvaluationSettings
     environment: dict[str, str]
     format: int = FORMAT
+    comparisons: tuple[Comparison, ...] = ()
+    groups: int = 0
 
     @property
     def passed(self) -> bool:
@@ -88,6 +96,10 @@ class Report(msgspec.Struct, frozen=True):
         """The first measurement of a metric, in a slice or over all rows, of the model or of its difference."""
         found = (m for m in self.measurements if (m.metric, m.slice, bool(m.versus)) == (metric, part, versus))
         return next(found, None)
+
+    def comparison(self, metric: str, *, part: str = "") -> Comparison | None:
+        """The comparison with the champion by one metric, in a slice or over all rows."""
+        return next((c for c in self.comparisons if (c.metric, c.slice) == (metric, part)), None)
 
     def as_json(self) -> bytes:
         """UTF-8 JSON that :meth:`from_json` reads."""

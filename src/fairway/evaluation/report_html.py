@@ -42,6 +42,8 @@ def render_html(report: Report) -> str:
         limits=plots.limits_plot(report.verdict.findings),
         metrics=whole,
         differences=[m for m in report.measurements if m.versus and not m.slice],
+        compared=[(each, words.change(report, each)) for each in report.comparisons],
+        doubts=words.doubts(report.measurements),
         parts_measured=[m for m in report.measurements if m.slice and not m.versus],
         slice_plots=_slice_plots(report),
         confusion=plots.confusion_plot(report.confusion) if report.confusion and report.confusion.matrix else None,

@@ -7,9 +7,26 @@ from collections.abc import Iterator, Sequence
 
 from fairway.core.gate import Outcome
 from fairway.core.metrics import Measurement
+from fairway.evaluation.comparison import Comparison
 from fairway.evaluation.diagnostics import calibration_error
 from fairway.evaluation.report import Report
-from fairway.evaluation.words import bounds, error_rates, estimate, findings_on, interval, number, outcome, percent
+from fairway.evaluation.words import (
+    bounds,
+    change,
+    comparison_note,
+    doubts,
+    error_rates,
+    estimate,
+    findings_on,
+    interval,
+    number,
+    outcome,
+    p_value,
+    percent,
+    reach,
+    sampling,
+    tells,
+)
 
 WIDTH = 100
 _MARKS = {
@@ -23,8 +40,8 @@ _MARKS = {
 
 def render_text(report: Report) -> str:
     """Verdict, metrics, slices, differences, findings, errors, provenance."""
-    sections = [_verdict(report), _metrics(report), _slices(report), _differences(report), _findings(report)]
-    sections += [_details(report), _provenance(report)]
+    sections = [_verdict(report), _metrics(report), _slices(report), _differences(report), _comparisons(report)]
+    sections += [_doubts(report), _findings(report), _details(report), _provenance(report)]
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
 
 
@@ -62,6 +79,36 @@ def _differences(report: Report) -> Iterator[str]:
     yield from _table(("metric", "change", "interval", "limit", "verdict", "n"), rows, right=(1, 5))
 
 
+def _comparisons(report: Report) -> Iterator[str]:
+    if not report.comparisons or report.champion is None:
+        return
+    yield from _wrapped(f"Better than {report.champion.name}?")
+    for part, header in (("", "metric"), ("in", "slice: metric")):
+        rows = [
+            (f"{c.slice}: {c.metric}" if c.slice else c.metric, *_answer(report, c))
+            for c in report.comparisons
+            if bool(c.slice) == bool(part)
+        ]
+        if rows:
+            titles = (header, "answer", "change", "p", "finds", "rows to tell", "test")
+            yield from _table(titles, rows, right=(2, 3, 4, 5))
+    yield from _wrapped(comparison_note(report), indent=2)
+
+
+def _answer(report: Report, compared: Comparison) -> tuple[str, ...]:
+    numbers = change(report, compared), p_value(compared.adjusted), reach(compared), tells(compared)
+    return str(compared.answer), *numbers, compared.test
+
+
+def _doubts(report: Report) -> Iterator[str]:
+    found = doubts(report.measurements)
+    if not found:
+        return
+    yield "Approximate intervals (≈): they may miss more often than stated"
+    for line in found:
+        yield from _wrapped(line, indent=2, hanging=2)
+
+
 def _findings(report: Report) -> Iterator[str]:
     if not report.verdict.findings:
         return
@@ -94,7 +141,7 @@ def _provenance(report: Report) -> Iterator[str]:
         "bundle": report.bundle,
         "data": f"{report.origin} ({report.data})",
         "label": report.label,
-        "intervals": f"{report.settings.resamples:,} resamples, seed {report.settings.seed}",
+        "intervals": sampling(report),
         "environment": ", ".join(f"{name} {version}" for name, version in report.environment.items()),
     }
     if report.champion is not None:

@@ -8,9 +8,8 @@ What the data never showed must not be taken for impossible. So pseudo-rows are 
 right and one wrong for a single classifier (for accuracy this is Jeffreys' interval), and for two models one of each
 combination of right and wrong (as Agresti and Min do for accuracy).
 
-Where a few rows make up most of a loss (a classifier that is seldom, but confidently wrong; squared errors with heavy tails),
-no bootstrap of some hundred rows knows what the next such row costs: coverage of ``log_loss`` and
-``root_mean_squared_error`` is then below nominal.
+Rows of one group get one weight together, so that a resample has or lacks the whole group; a pseudo-row is then worth half a
+group of average size.
 
 References
 ----------
@@ -40,22 +39,26 @@ _EXACT_AUC_ELEMENTS = 200_000
 
 
 def draw_classification(
-    models: Sequence[Classified], names: Sequence[str], resamples: int, seed: int, *, pseudo: bool = True
+    models: Sequence[Classified],
+    names: Sequence[str],
+    resamples: int,
+    seed: int,
+    *,
+    pseudo: bool = True,
+    stratified: bool = False,
 ) -> list[Draws]:
     """Draws of classification metrics: for each model, arrays of shape (resamples,) by name, from the same weights.
 
-    ``pseudo`` False leaves the pseudo-rows out of the AUC's draws.
+    ``pseudo`` False leaves the pseudo-rows out of the AUC's draws. ``stratified`` keeps each class's total weight.
     """
     found: list[Draws] = [{} for _ in models]
     if wanted := [name for name in names if name in weighted.CONFUSION_SCORES]:
-        for draws, given in zip(found, _confusion_draws(models, resamples, seed), strict=True):
+        for draws, given in zip(found, _confusion_draws(models, resamples, seed, stratified), strict=True):
             draws.update({name: given[name] for name in wanted})
     if "roc_auc_score" in names:
-        for draws, areas in zip(found, _auc_draws(models, resamples, seed, _MASS if pseudo else 0.0), strict=True):
+        mass = _mass(models[0]) if pseudo else 0.0
+        for draws, areas in zip(found, _auc_draws(models, resamples, seed, mass, stratified), strict=True):
             draws["roc_auc_score"] = areas
-    if "log_loss" in names:
-        for draws, losses in zip(found, _loss_draws(models, resamples, seed), strict=True):
-            draws["log_loss"] = losses
     return found
 
 
@@ -71,7 +74,8 @@ def draw_regression(models: Sequence[Regressed], names: Sequence[str], resamples
     def scores(weights: Floats) -> list[Draws]:
         return [weighted.error_metrics(weights, truth, own) for own in errors]
 
-    whole = _collect(_weights(len(models[0]), np.full(extra.shape[1], _MASS), resamples, seed), scores)
+    mass = np.full(extra.shape[1], _mass(models[0]))
+    whole = _collect(_weights(len(models[0]), mass, resamples, seed, models[0].groups), scores)
     return [{name: draws[name] for name in names} for draws in whole]
 
 
@@ -90,17 +94,22 @@ def ranked_classes(truth: Classes, classes: int) -> list[int]:
     return [c for c in defined if c == 1] if classes == 2 else defined
 
 
-def _confusion_draws(models: Sequence[Classified], resamples: int, seed: int) -> list[Draws]:
-    truth = models[0].truth
+def _confusion_draws(models: Sequence[Classified], resamples: int, seed: int, stratified: bool) -> list[Draws]:
+    truth, groups = models[0].truth, models[0].groups
     occurring = [np.unique(np.concatenate([truth, model.predicted])) for model in models]
     rows = np.stack([truth, *(model.predicted for model in models)], axis=1)
-    cells, counts = np.unique(rows, axis=0, return_counts=True)
+    cells, place, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     pseudo, shares = _pseudo_rows(truth, models)
     cells = np.concatenate([cells, pseudo])
-    shape = np.concatenate([counts.astype(np.float64), _MASS * shares])
+    extra = _mass(models[0]) * shares
+    shape = np.concatenate([counts.astype(np.float64), extra])
     rng = np.random.default_rng([seed, 1])
 
     def chunks() -> Iterator[Floats]:
+        if groups is not None:
+            for weights in _weights(len(truth), extra, resamples, seed, groups):
+                yield weighted.sum_by(weights, np.concatenate([place.ravel(), _after(counts, extra)]), len(shape))
+            return
         for size in _chunk_sizes(resamples, len(shape)):
             yield rng.standard_gamma(shape, size=(size, len(shape)))
 
@@ -110,10 +119,11 @@ def _confusion_draws(models: Sequence[Classified], resamples: int, seed: int) ->
             for number in range(len(models))
         ]
 
-    return _collect(chunks(), scores)
+    kept = _keep_strata(chunks(), cells[:, 0], shape) if stratified else chunks()
+    return _collect(kept, scores)
 
 
-def _auc_draws(models: Sequence[Classified], resamples: int, seed: int, mass: float) -> list[Floats]:
+def _auc_draws(models: Sequence[Classified], resamples: int, seed: int, mass: float, stratified: bool) -> list[Floats]:
     truth, classes = models[0].truth, len(models[0].labels)
     ranked = ranked_classes(truth, classes)
     if len(truth) * len(ranked) > _EXACT_AUC_ELEMENTS:
@@ -137,7 +147,10 @@ def _auc_draws(models: Sequence[Classified], resamples: int, seed: int, mass: fl
     def scores(weights: Floats) -> list[Draws]:
         return [{"auc": np.mean([weighted.auc(weights, one) for one in own], axis=0)} for own in rankings]
 
-    return [draws["auc"] for draws in _collect(_weights(len(truth), mass * shares, resamples, seed), scores)]
+    weights = _weights(len(truth), mass * shares, resamples, seed, models[0].groups)
+    if stratified:
+        weights = _keep_strata(weights, longer, np.concatenate([np.ones(len(truth)), mass * shares]))
+    return [draws["auc"] for draws in _collect(weights, scores)]
 
 
 def _linear_auc_draws(
@@ -158,24 +171,8 @@ def _linear_auc_draws(
         moved = weights @ slopes.T / weights.sum(axis=1, keepdims=True)
         return [{"auc": np.clip(area + moved[:, number], 0.0, 1.0)} for number, area in enumerate(areas)]
 
-    return [
-        draws["auc"] for draws in _collect(_weights(len(truth), np.full(right.shape[1], mass), resamples, seed), scores)
-    ]
-
-
-def _loss_draws(models: Sequence[Classified], resamples: int, seed: int) -> list[Floats]:
-    losses = np.stack([class_losses(model) for model in models])
-    extra = _disagreements(len(models)) * float(losses.mean())
-    longer = np.concatenate([losses, extra], axis=1)
-
-    def scores(weights: Floats) -> list[Draws]:
-        means = weights @ longer.T / weights.sum(axis=1, keepdims=True)
-        return [{"loss": means[:, number]} for number in range(len(models))]
-
-    return [
-        draws["loss"]
-        for draws in _collect(_weights(losses.shape[1], np.full(extra.shape[1], _MASS), resamples, seed), scores)
-    ]
+    weights = _weights(len(truth), np.full(right.shape[1], mass), resamples, seed, models[0].groups)
+    return [draws["auc"] for draws in _collect(weights, scores)]
 
 
 def _disagreements(models: int) -> Floats:
@@ -196,13 +193,34 @@ def _pseudo_rows(truth: Classes, models: Sequence[Classified]) -> tuple[Classes,
     return np.concatenate([np.stack(columns, axis=1) for columns in rows]), shares
 
 
-def _weights(rows: int, shape: Floats, resamples: int, seed: int) -> Iterator[Floats]:
-    """Chunks of weights, unscaled: Exponential for rows, Gamma of the given shapes for pseudo-rows."""
+def _weights(rows: int, shape: Floats, resamples: int, seed: int, groups: Classes | None = None) -> Iterator[Floats]:
+    """Chunks of weights, unscaled: Exponential for rows or their groups, Gamma of the given shapes for pseudo-rows."""
     rng = np.random.default_rng([seed, 2])
+    units = rows if groups is None else int(groups.max()) + 1
+    scale = rows / units  # half a group of pseudo-rows varies as half a group does
     for size in _chunk_sizes(resamples, rows + len(shape)):
-        yield np.concatenate(
-            [rng.standard_exponential((size, rows)), rng.standard_gamma(shape, size=(size, len(shape)))], axis=1
-        )
+        real = rng.standard_exponential((size, units))
+        extra = scale * rng.standard_gamma(shape / scale, size=(size, len(shape)))
+        yield np.concatenate([real if groups is None else real[:, groups], extra], axis=1)
+
+
+def _mass(rows: Classified | Regressed) -> float:
+    """What the pseudo-rows of one kind are worth in all, in rows: half a row, or half a group."""
+    return _MASS if rows.groups is None else _MASS * len(rows) / (int(rows.groups.max()) + 1)
+
+
+def _after(counts: Classes, extra: Floats) -> Classes:
+    """The places of pseudo-rows, after the cells of real ones."""
+    return np.arange(len(counts), len(counts) + len(extra))
+
+
+def _keep_strata(chunks: Iterator[Floats], strata: Classes, shape: Floats) -> Iterator[Floats]:
+    """The weights, scaled so that each stratum weighs in all what it does without resampling."""
+    wanted = np.bincount(strata, weights=shape)
+    for weights in chunks:
+        drawn = weighted.sum_by(weights, strata, len(wanted))
+        factors = np.divide(wanted, drawn, out=np.zeros_like(drawn), where=drawn > 0)
+        yield weights * factors[:, strata]
 
 
 def _chunk_sizes(resamples: int, columns: int) -> Iterator[int]:

@@ -35,9 +35,21 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         Of the resampling: the same data and seed give the same report.
     batch_size : int
         Rows per call of the model.
+    group : str
+        A column that tells which rows belong together, such as ``patient``: rows of one group are not independent, so
+        intervals and tests count groups. Empty: every row stands for itself.
+    stratified : bool
+        The number of rows of each class was fixed when the data were collected, so it is kept in every resample. Not
+        for regression, nor with ``group``.
+    power : float
+        How probable it should be that a true difference to the champion is found, where the report says how many rows
+        that takes.
     """
 
     confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
     resamples: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 256
+    group: str = ""
+    stratified: bool = False
+    power: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.8

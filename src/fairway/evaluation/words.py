@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fairway.core.gate import Finding, Limit, Outcome, Verdict
 from fairway.core.metrics import Measurement
+from fairway.evaluation.comparison import Answer, Comparison
 from fairway.evaluation.report import Report
 
 _SIGNS = {"min": "≥", "slice_min": "≥", "max": "≤", "slice_max": "≤", "max_drop": "≥ -", "max_rise": "≤ +"}
@@ -43,7 +44,78 @@ def interval(found: Measurement) -> str:
     if found.confidence == 1:
         return "exact"
     signed = bool(found.versus)
-    return f"[{number(found.low, signed=signed)}, {number(found.high, signed=signed)}]"
+    mark = "≈ " if approximate(found) else ""
+    return f"{mark}[{number(found.low, signed=signed)}, {number(found.high, signed=signed)}]"
+
+
+def change(report: Report, compared: Comparison) -> str:
+    """The measured difference that an answer is about."""
+    found = report.measurement(compared.metric, part=compared.slice, versus=True)
+    return "—" if found is None else estimate(found)
+
+
+def approximate(found: Measurement) -> str:
+    """Why an interval may miss more often than it says; empty if it should not."""
+    return found.method.partition("approximate: ")[2] if found.known else ""
+
+
+def doubts(measurements: Sequence[Measurement]) -> list[str]:
+    """For which measurements intervals are only approximate, one line per reason."""
+    names: dict[str, list[str]] = {}
+    for found in measurements:
+        if reason := approximate(found):
+            change = "change of " if found.versus else ""
+            where = f" in {found.slice}" if found.slice else ""
+            names.setdefault(reason, []).append(f"{change}{found.metric}{where}")
+    return [f"{', '.join(named)}: {reason}" for reason, named in names.items()]
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with two digits.
+
+    Examples
+    --------
+    >>> p_value(0.0314), p_value(0.00001), p_value(None), p_value(1.0)
+    ('0.031', '< 0.001', '—', '1')
+    """
+    if p is None:
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def tells(compared: Comparison) -> str:
+    """How many more rows would tell, or what these rows could have told."""
+    if compared.more_rows is not None:
+        return f"{compared.more_rows:,} more"
+    if compared.answer is Answer.CANNOT_TELL:
+        return "—" if compared.p_value is None else "far more"
+    return ""
+
+
+def reach(compared: Comparison) -> str:
+    """The least difference that these rows find with the stated power."""
+    return "—" if compared.detectable is None else f"±{number(compared.detectable)}"
+
+
+def sampling(report: Report) -> str:
+    """What intervals and tests rest on."""
+    settings = report.settings
+    units = f", over {report.groups:,} groups by {settings.group}" if settings.group else ""
+    units = ", rows per class kept" if settings.stratified else units
+    return f"{settings.resamples:,} resamples, seed {settings.seed}{units}"
+
+
+def comparison_note(report: Report) -> str:
+    """What the answers rest on."""
+    settings = report.settings
+    slices = len({each.slice for each in report.comparisons if each.slice})
+    corrected = f" Within slices, p is corrected for the {slices} slices of a metric (Holm)." if slices > 1 else ""
+    return (
+        f"Better or worse: the p-value of no difference is at most {number(1 - settings.confidence)}.{corrected} Metrics are "
+        f"not corrected for each other. Finds: the true difference that these rows find in {percent(settings.power)} of "
+        f"such tests. More rows: would find, in {percent(settings.power)}, a true difference as large as the measured one, "
+        f"if they are drawn as these were."
+    )
 
 
 def bound(finding: Finding) -> str:
