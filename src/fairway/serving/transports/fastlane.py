@@ -330,7 +330,11 @@ class FairwayProtocol(HttpToolsProtocol):
                 return
             kept = {name: value for name, value in head.headers.items() if name not in traced.LINES}
             head = msgspec.structs.replace(head, parent=None, headers=kept)
-        if len(self.headers) <= _MAX_LINES and said.startswith(b"POST ") and said.count(b"\r\n") == said.count(b"\n") == lines:
+        if (
+            len(self.headers) <= _MAX_LINES
+            and said.startswith(b"POST ")
+            and said.count(b"\r\n") == said.count(b"\n") == lines
+        ):
             if len(self.heads) >= _MAX_HEADS:
                 self.heads.clear()
             self.heads[said] = head
