@@ -9,13 +9,22 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 
 from fairway.bundle.format import Bundle
+from fairway.serving import logs
 from fairway.serving.logs import QueuedLines
 from tests.serving.conftest import request_of
+
+
+def _take(written: bytearray, _: int, content: bytes) -> int:
+    written.extend(content)
+    return len(content)
 
 
 def record(text: str) -> logging.LogRecord:
@@ -133,3 +142,31 @@ def test_a_server_whose_log_nobody_reads_answers_and_stops(bundles: tuple[Bundle
             process.kill()
             os.close(reader)
             os.close(writer)
+
+
+@pytest.mark.parametrize("trace", [None, ("a" * 32, ""), ("a" * 32, "b" * 16)])
+@pytest.mark.parametrize("grpc_status", [None, 5])
+@pytest.mark.parametrize("path", ["/v2/models/m/infer", '/"\\\n\ud800ü'])
+def test_the_access_log_says_the_same_whether_or_not_a_record_is_made(
+    monkeypatch: pytest.MonkeyPatch, path: str, grpc_status: int | None, trace: tuple[str, str] | None
+) -> None:
+    """A record is made where anybody but Fairway has a say in the logging: a second handler, say."""
+    monkeypatch.setattr(time, "time", lambda: 1767225600.25)
+    root, lines = logging.getLogger(), []
+    for others in ([], [logging.NullHandler()]):
+        written = bytearray()
+        handler = QueuedLines(2, write=partial(_take, written))
+        handler.setFormatter(logs._Formatter(logging.Formatter()))
+        monkeypatch.setattr(root, "handlers", [handler, *others])
+        monkeypatch.setattr(logs.access, "disabled", False)
+        logs.access.setLevel(logging.INFO)
+        logs.log_request("POST", path, 200, seconds=0.25, size=7, client="::1", grpc_status=grpc_status, trace=trace)
+        logs.access.setLevel(logging.NOTSET)
+        handler.close()
+        lines.append(json.loads(written))
+    assert lines[0] == lines[1]
+    assert lines[0]["@timestamp"] == "2026-01-01T00:00:00.250Z"
+    assert lines[0]["event"] == {"duration": 250_000_000}
+    assert lines[0]["url"]["path"] == path
+    assert lines[0]["process"]["pid"] == os.getpid()
+    assert ("transaction" in lines[0]) == (trace is not None and bool(trace[1]))
