@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -16,12 +13,11 @@ from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError, InvalidBundle, ModelNotReady
 from fairway.model import Model
 from fairway.serving.memory import resident_bytes
+from fairway.serving.niceness import LOADING, give_way
 from fairway.serving.repository import Opener, released
 from fairway.serving.warmup import Warmed, warm_up
 
 T = TypeVar("T")
-_NICER = 5
-"""On Linux each thread has a niceness of its own; 5 is a third of the weight of those that answer."""
 
 
 class Loaded(msgspec.Struct, frozen=True, eq=False):
@@ -47,7 +43,9 @@ class Loader:
 
     def __init__(self, threads: Callable[[int], int] = lambda bundled: bundled) -> None:
         self._threads = threads
-        self._gentle = ThreadPoolExecutor(1, thread_name_prefix="fairway-load", initializer=_be_nice)
+        self._gentle = ThreadPoolExecutor(
+            1, thread_name_prefix="fairway-load", initializer=give_way, initargs=(LOADING,)
+        )
         self._plain = ThreadPoolExecutor(1, thread_name_prefix="fairway-warm")
         self._one = asyncio.Lock()
         self._closed = False
@@ -126,8 +124,3 @@ class Loader:
         if self._closed:
             raise ModelNotReady("the server is stopping; send the request again, elsewhere")
         return await asyncio.get_running_loop().run_in_executor(executor, call)
-
-
-def _be_nice() -> None:
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICER)

@@ -27,6 +27,7 @@ from fairway.serving.cost import CostCurve
 from fairway.serving.lengths import length_of
 from fairway.serving.loading import Loader
 from fairway.serving.memory import Holding, make_room
+from fairway.serving.niceness import RUNNING, give_way
 from fairway.serving.overrides import bundle_of, chosen, limited, read_config
 from fairway.serving.repository import Offer, Opener, Repository
 from fairway.serving.routing import Route, choose
@@ -138,7 +139,9 @@ class ServedVersion:
         slots = limits.concurrent_batches or 1
         max_batch = limits.max_batch or model.manifest.engine.max_batch
         length = length_of(model.manifest) if warmed.batching else None
-        self._executor: Executor = ThreadPoolExecutor(slots, thread_name_prefix=f"{name}:{version}")
+        self._executor: Executor = ThreadPoolExecutor(
+            slots, f"{name}:{version}", initializer=give_way, initargs=(RUNNING,)
+        )
         self.scheduler = Scheduler(
             self._infer,
             BatchingSettings(
