@@ -63,6 +63,16 @@ def post(path: str, content: Any, *lines: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\nhost: x\r\n{said}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def binary(path: str, name: str = "x", shape: tuple[int, int] = (1, 4), **more: Any) -> bytes:
+    """A request for binary outputs with a binary input."""
+    values = bytes(4 * shape[0] * shape[1])
+    tensor = {"name": name, "shape": shape, "datatype": "FP32", "parameters": {"binary_data_size": len(values)}}
+    parameters = {"binary_data_output": True, **more.pop("parameters", {})}
+    header = json.dumps({**more, "inputs": [tensor], "parameters": parameters}).encode()
+    said = f"inference-header-content-length: {len(header)}\r\ncontent-length: {len(header) + len(values)}\r\n"
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{said}\r\n".encode() + header + values
+
+
 def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
 
@@ -92,6 +102,10 @@ REQUESTS: dict[str, Callable[[int], bytes]] = {
     "rows": lambda n: post(WIDE, of(n + 1, 1)),
     "shapes": lambda n: post(WIDE, of(n % 40 + 1, n // 40 + 1)),
     "datatypes": lambda n: post(LINEAR, request_of(datatype=f"FP{n}")),
+    "binary ids": lambda n: binary(LINEAR, id=f"id-{n}"),
+    "binary inputs": lambda n: binary(LINEAR, f"x{n}"),
+    "binary shapes": lambda n: binary(WIDE, shape=(n % 40 + 1, n // 40 + 1)),
+    "binary parameters": lambda n: binary(LINEAR, parameters={f"p{n}": n}),
     "encodings": lambda n: post(LINEAR, request_of(), f"content-encoding: e{n}"),
     "accepted encodings": lambda n: post(LINEAR, request_of(), f"accept-encoding: gzip;q=0.{n}"),
     "traces": lambda n: post(LINEAR, request_of(), f"traceparent: 00-{n + 1:032x}-{n + 1:016x}-01"),

@@ -15,6 +15,7 @@ from fairway.serving.transports.pinning import pinned
 from fairway.serving.transports.v2 import Buffer, Reply
 from fairway.serving.transports.v2binary import Answer, decode_binary, encode_reply, header_length, raw_input
 from fairway.serving.transports.v2json import decode_request, encode_response
+from fairway.serving.transports.v2known import KnownHeaders
 
 _BINARY = BINARY_HEADER.encode()
 _JSON = b"application/json"
@@ -39,6 +40,7 @@ class Codec:
         self._limit = settings.max_body_bytes
         self._memory = memory
         self.elsewhere = Elsewhere(memory)
+        self._known = KnownHeaders()
 
     def decode(
         self,
@@ -59,9 +61,20 @@ class Codec:
         if length is None:
             request, reply = decode_request(body, model, version, route_key, self.elsewhere)
         elif json_size := header_length(length):
-            request, reply = decode_binary(body, json_size, model, version, route_key, self._memory)
+            return self.decode_binary(body, json_size, model, version, route_key)
         else:
             return self._raw(body, model, version, route_key)
+        return self.labelled(request, reply)
+
+    def decode_binary(
+        self, body: bytes | bytearray, json_size: int, model: str, version: str | None, route_key: str | None
+    ) -> tuple[InferRequest, Reply | None]:
+        """As :meth:`decode`, of a body that begins with ``json_size`` bytes of JSON, more than 0."""
+        found = self._known.decode(body, json_size, model, version, route_key)
+        if found is not None:
+            return found
+        request, reply = decode_binary(body, json_size, model, version, route_key, self._memory)
+        self._known.remember(body, json_size, request, reply)
         return self.labelled(request, reply)
 
     def labelled(self, request: InferRequest, reply: Reply | None) -> tuple[InferRequest, Reply | None]:

@@ -50,6 +50,7 @@ _JSON = b"content-type: application/json\r\n"
 _MAX_PATHS = 1024
 _MAX_HEADS = 1024
 _MAX_HEAD = 2048
+_MAX_DIGITS = 18  # of a number of bytes
 _MAX_LINES = 32  # of a head that is kept: hundreds of tiny ones take a hundred times their bytes
 _PROGRESS_BYTES = 65536
 _ROUTE_KEY = ROUTE_KEY.encode()
@@ -90,9 +91,19 @@ def _head(model: str, version: str | None, path: bytes, lines: list[tuple[bytes,
     key = headers.get(_ROUTE_KEY)
     length = -1 if _CHUNKED in headers else int(headers.get(b"content-length", -1))
     plain = _BINARY not in headers and _ENCODING not in headers
+    json_size = headers.get(_BINARY, b"") if _ENCODING not in headers else b""
     route_key = None if key is None else key.decode("latin-1")
     return _Head(
-        model, version, path, headers, length, route_key, plain, headers.get(_ACCEPTS, b""), traced.parent(lines)
+        model,
+        version,
+        path,
+        headers,
+        length,
+        route_key,
+        plain,
+        headers.get(_ACCEPTS, b""),
+        traced.parent(lines),
+        int(json_size) if json_size.isdigit() and len(json_size) <= _MAX_DIGITS else 0,
     )
 
 
@@ -110,7 +121,8 @@ class _Head(msgspec.Struct, frozen=True, eq=False):
     """What the head of an infer request says.
 
     ``plain``: its body is V2 JSON as it stands; ``length`` is -1 if not told; ``accepts``: encodings of the answer;
-    ``parent``: its ``traceparent``.
+    ``parent``: its ``traceparent``; ``json_size``: how much of its body, which is binary and as it stands, is JSON, 0 if
+    that is still to be found out.
     """
 
     model: str
@@ -122,6 +134,7 @@ class _Head(msgspec.Struct, frozen=True, eq=False):
     plain: bool = True
     accepts: bytes = b""
     parent: bytes | None = None
+    json_size: int = 0
 
 
 class _Exchange(msgspec.Struct, eq=False):
@@ -415,6 +428,9 @@ class FairwayProtocol(HttpToolsProtocol):
                 request, reply = decode_request(body, head.model, head.version, head.route_key, elsewhere)
                 if reply is not None:
                     request, exchange.reply = self.codec.labelled(request, reply)
+            elif head.json_size:
+                decode = self.codec.decode_binary
+                request, exchange.reply = decode(body, head.json_size, head.model, head.version, head.route_key)
             else:
                 codec = self.codec
                 if not exchange.inflated and (encoding := head.headers.get(_ENCODING)) is not None:
