@@ -277,6 +277,7 @@ def test_wrong_trace_settings_are_refused(web: httpx.Client, wrong: dict[str, An
 def test_log_settings_really_change_the_log(
     client: triton.InferenceServerClient, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = client.get_log_settings()
     assert client.update_log_settings({"log_verbose_level": 1})["log_verbose_level"] == 1
     log = logging.getLogger("fairway.anything")
     assert log.isEnabledFor(logging.DEBUG)
@@ -292,7 +293,9 @@ def test_log_settings_really_change_the_log(
         log.log(level, "level %d", level)
     ours = [record.levelno for record in caplog.records if record.name == log.name]
     assert ours == [logging.INFO, logging.ERROR]
-    client.update_log_settings({"log_warning": True})
+    client.update_log_settings(before)
+    assert client.get_log_settings() == before
+    assert not any("_Levels" in str(each) for each in caplog.handler.filters)  # as if nothing had ever been changed
 
 
 def test_lines_become_text_and_json_again() -> None:

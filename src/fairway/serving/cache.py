@@ -22,6 +22,7 @@ class ResponseCache:
 
     Examples
     --------
+    >>> import numpy as np
     >>> cache = ResponseCache(2000)
     >>> for key in (b"a", b"b", b"c", b"d"):
     ...     cache.put(key, {"y": np.zeros(1)})

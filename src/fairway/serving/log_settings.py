@@ -31,13 +31,14 @@ class LogSettings:
     writes debugging lines too. ``log_format``: ``default`` is JSON in the Elastic Common Schema, ``ISO8601`` text.
     ``log_file`` is empty, since lines go to stderr, and cannot be changed.
 
-    Until the first change, whatever the process itself configured holds.
+    Until the first change, and again when it is taken back, whatever the process itself configured holds.
     """
 
     def __init__(self) -> None:
         self._logger = logging.getLogger(_FAIRWAY)
         self._before: int | None = None
         self._values: _Values | None = None
+        self._first: _Values | None = None
         self._filter = _Levels()
 
     def get(self) -> dict[str, Any]:
@@ -63,13 +64,17 @@ class LogSettings:
         _check(values)
         if values.log_format != self._current().log_format and not set_log_format(values.log_format):
             raise Conflict("log_format cannot be changed: this process configured its logging itself; leave it out")
-        self._apply(values)
+        self._first = self._first or self._current()
+        if values == self._first:
+            self.close()
+        else:
+            self._apply(values)
 
     def close(self) -> None:
         """Put things back as they were before the first change."""
         if self._before is not None:
             self._logger.setLevel(self._before)
-            self._before = self._values = None
+            self._before = self._values = self._first = None
         for handler in _handlers():
             handler.removeFilter(self._filter)
 
