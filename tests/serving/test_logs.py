@@ -151,8 +151,8 @@ def test_the_access_log_says_the_same_whether_or_not_a_record_is_made(
     monkeypatch: pytest.MonkeyPatch, path: str, grpc_status: int | None, trace: tuple[str, str] | None
 ) -> None:
     """A record is made where anybody but Fairway has a say in the logging: a second handler, say."""
-    monkeypatch.setattr(time, "time", lambda: 1767225600.25)
-    monkeypatch.setattr(time, "time_ns", lambda: 1767225600_250_000_000)  # what records ask from Python 3.13 on
+    monkeypatch.setattr(time, "time", lambda: 1767225600.2505)
+    monkeypatch.setattr(time, "time_ns", lambda: 1767225600_250_500_000)  # what records ask from Python 3.13 on
     root, lines = logging.getLogger(), []
     for others in ([], [logging.NullHandler()]):
         written = bytearray()
