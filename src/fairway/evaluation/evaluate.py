@@ -10,6 +10,8 @@ import numpy as np
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Gate, check_gate, judge
 from fairway.core.metrics import Measurement
+from fairway.evaluation.analyses.base import Subject
+from fairway.evaluation.analyses.found import analyse
 from fairway.evaluation.comparison import Comparison, compare
 from fairway.evaluation.diagnostics import calibration, confusion, residuals
 from fairway.evaluation.environment import describe_environment
@@ -38,6 +40,8 @@ def evaluate(
     extra: Sequence[Measurement] = (),
     champion_extra: Sequence[Measurement] = (),
     settings: EvaluationSettings | None = None,
+    reference: Table | None = None,
+    analyses: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Score ``model`` on every row of ``table``, slice by slice, and judge it by ``gate``.
@@ -57,6 +61,10 @@ def evaluate(
     extra, champion_extra : sequence of Measurement
         Made elsewhere, such as latency; reported and judged like the others.
     settings : EvaluationSettings, optional
+    reference : Table, optional
+        Rows such as the model was trained on, for the analyses.
+    analyses : sequence of str
+        Which of :data:`~fairway.evaluation.settings.ANALYSES` to run.
     progress : callable of (what, done, total), optional
 
     Raises
@@ -97,6 +105,7 @@ def evaluate(
         theirs = (*measure(other, quality_metrics(task), settings), *champion_extra)
         champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
     measurements = (*measured, *extra)
+    subject = Subject(model, table, label, rows, slices, settings, reference, progress)
     return Report(
         model=model.manifest.name,
         task=task,
@@ -118,6 +127,7 @@ def evaluate(
         environment=describe_environment(),
         comparisons=comparisons,
         groups=0 if groups is None else int(groups.max()) + 1,
+        analyses=analyse(subject, analyses),
     )
 
 

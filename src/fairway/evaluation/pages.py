@@ -68,6 +68,15 @@ def render_page(title: str, body_template: str, **context: Any) -> str:
     return page.render(title=title, body=require("markupsafe", extra="evaluate").Markup(body), **shown)
 
 
+def render_part(name: str, **context: Any) -> Markup:
+    """The inside of one section: ``templates/analyses/NAME.html``, with the same macros as a page."""
+    environment = _environment()
+    parts = environment.get_template("parts.html").module
+    inside = environment.get_template(f"analyses/{name}.html").render(parts=parts, **context)
+    markup: Markup = require("markupsafe", extra="evaluate").Markup(inside)
+    return markup
+
+
 def styled_axes(width: float = 7.0, height: float = 3.0) -> tuple[Any, Any]:
     """Make a Matplotlib ``(Figure, Axes)`` in the page's look, ``width`` by ``height`` inches; draws without pyplot's state."""
     figure = require("matplotlib.figure", extra="evaluate").Figure(figsize=(width, height), layout="constrained")

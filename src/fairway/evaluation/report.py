@@ -9,6 +9,7 @@ import msgspec
 from fairway.core.errors import InvalidData, NewerFormat
 from fairway.core.gate import Limit, Verdict
 from fairway.core.metrics import Measurement
+from fairway.evaluation.analyses.found import Analyses
 from fairway.evaluation.comparison import Comparison
 from fairway.evaluation.diagnostics import CalibrationBin, Confusion, Residuals
 from fairway.evaluation.settings import EvaluationSettings
@@ -63,6 +64,8 @@ class Report(msgspec.Struct, frozen=True):
         Whether the model is better than the champion, per metric and slice; empty without a champion.
     groups : int
         How many groups the rows are of, if ``settings.group`` names them; else 0.
+    analyses : Analyses
+        What was looked for beyond metrics.
     """
 
     model: str
@@ -86,6 +89,7 @@ class Report(msgspec.Struct, frozen=True):
     format: int = FORMAT
     comparisons: tuple[Comparison, ...] = ()
     groups: int = 0
+    analyses: Analyses = Analyses()
 
     @property
     def passed(self) -> bool:

@@ -12,6 +12,7 @@ from fairway.evaluation.diagnostics import calibration_error
 from fairway.evaluation.metrics import MAIN
 from fairway.evaluation.pages import render_page
 from fairway.evaluation.report import Report
+from fairway.evaluation.views import shown
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,6 +51,7 @@ def render_html(report: Report) -> str:
         calibration=plots.calibration_plot(report.calibration) if report.calibration else None,
         calibration_error=calibration_error(report.calibration),
         residuals=plots.residuals_plot(report.residuals) if report.residuals else None,
+        analyses=[(name, view.TITLE, view.page(found)) for name, view, found in shown(report)],
         latency=plots.latency_plot(latency, report.verdict.findings) if latency else None,
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fairway.core.gate import Outcome
 from fairway.core.metrics import Measurement
 from fairway.evaluation.comparison import Comparison
 from fairway.evaluation.diagnostics import calibration_error
 from fairway.evaluation.report import Report
+from fairway.evaluation.views import shown
 from fairway.evaluation.words import (
     bounds,
     change,
@@ -40,8 +41,16 @@ _MARKS = {
 
 def render_text(report: Report) -> str:
     """Verdict, metrics, slices, differences, findings, errors, provenance."""
-    sections = [_verdict(report), _metrics(report), _slices(report), _differences(report), _comparisons(report)]
-    sections += [_doubts(report), _findings(report), _details(report), _provenance(report)]
+    sections: list[Iterable[str]] = [
+        _verdict(report),
+        _metrics(report),
+        _slices(report),
+        _differences(report),
+        _comparisons(report),
+    ]
+    sections += [_doubts(report), _findings(report), _details(report)]
+    sections += [[view.TITLE, *view.text(found)] for _, view, found in shown(report)]
+    sections += [_provenance(report)]
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
 
 

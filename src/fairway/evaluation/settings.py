@@ -6,6 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+ANALYSES = ("errors",)
+"""Every analysis, in the order of the report; each is a module of ``fairway.evaluation.analyses``."""
+
 
 class SliceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the rows that is measured on its own.
@@ -44,6 +47,8 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     power : float
         How probable it should be that a true difference to the champion is found, where the report says how many rows
         that takes.
+    analyses : tuple of str
+        What ``fairway evaluate`` looks for beyond metrics; by default, all that applies.
     """
 
     confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
@@ -53,3 +58,9 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     group: str = ""
     stratified: bool = False
     power: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.8
+    analyses: tuple[str, ...] = ANALYSES
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what types alone do not catch."""
+        if unknown := [name for name in self.analyses if name not in ANALYSES]:
+            raise ValueError(f"no analysis {unknown[0]!r}; known: {', '.join(ANALYSES)}")

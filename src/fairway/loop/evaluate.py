@@ -96,6 +96,8 @@ def score(
             extra=extra,
             champion_extra=champion_extra,
             settings=settings.evaluate,
+            reference=project.table("reference") if settings.evaluate.analyses and project.data.reference else None,
+            analyses=settings.evaluate.analyses,
             progress=progress,
         )
 

@@ -1,0 +1,68 @@
+"""The rows that the model gets most wrong: to look at, one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from fairway.evaluation.predictions import Classified
+from fairway.evaluation.resampling import class_losses
+
+if TYPE_CHECKING:
+    from fairway.evaluation.analyses.base import Subject
+
+_SHOWN = 10
+_COLUMNS = 6
+_TEXT = 60
+
+
+class ErrorExample(msgspec.Struct, frozen=True):
+    """One row that the model gets wrong.
+
+    ``row`` counts from 0. ``badness`` is what the rows are ordered by: the negative log probability of the label, in nats;
+    the absolute error; or 1 where the model gives labels alone. ``values`` are some of the row's columns, shortened.
+    """
+
+    row: int
+    label: str
+    predicted: str
+    badness: float
+    values: dict[str, str]
+
+
+def analyse(subject: Subject) -> tuple[ErrorExample, ...]:
+    """The worst rows, worst first, at most ten; none that the model gets right."""
+    rows = subject.rows
+    if isinstance(rows, Classified):
+        right = rows.truth == rows.predicted
+        badness = class_losses(rows) if rows.probabilities is not None else np.ones(len(rows))
+        said = [(rows.labels[t], rows.labels[p]) for t, p in zip(rows.truth, rows.predicted, strict=True)]
+    else:
+        badness = np.abs(rows.predicted - rows.truth)
+        right = badness == 0
+        said = [(f"{t:.6g}", f"{p:.6g}") for t, p in zip(rows.truth, rows.predicted, strict=True)]
+    badness = np.where(right, -1.0, badness)
+    worst = np.argsort(-badness, kind="stable")[:_SHOWN]
+    worst = worst[~right[worst]]
+    values = _values(subject, worst)
+    return tuple(
+        ErrorExample(int(row), said[row][0], said[row][1], float(badness[row]), shown)
+        for row, shown in zip(worst, values, strict=True)
+    )
+
+
+def _values(subject: Subject, rows: Any) -> list[dict[str, str]]:
+    names = [name for name in subject.table.columns if name != subject.label][:_COLUMNS]
+    chosen = subject.table.select(rows)
+    columns = {name: chosen.column(name) for name in names}
+    return [{name: _short(column[place]) for name, column in columns.items()} for place in range(len(rows))]
+
+
+def _short(value: Any) -> str:
+    array = np.asarray(value)
+    if array.ndim:
+        return f"{array.dtype} {list(array.shape)}"
+    text = f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
