@@ -12,13 +12,15 @@ from fairway.core.tensors import Tensor
 
 
 def to_numpy(column: Any, name: str) -> Tensor:
-    """A ``pyarrow.ChunkedArray`` as an array of shape ``[rows, ...]``.
+    """A ``pyarrow.Array`` or ``ChunkedArray`` as an array of shape ``[rows, ...]``.
 
     Nulls among numbers become NaN (and the column float64); strings are ``str`` objects, null strings ``None``; lists must
     all have one length and become further axes. Raises :class:`InvalidData` naming the column where that cannot be.
     """
     import pyarrow as pa
 
+    if isinstance(column, pa.Array):
+        return _array(column, name)
     chunks = column.chunks
     return _array(pa.concat_arrays(chunks) if chunks else pa.array([], column.type), name)
 
@@ -35,6 +37,17 @@ def from_numpy(array: Tensor) -> Any:
     for size in reversed(array.shape[1:]):
         flat = pa.FixedSizeListArray.from_arrays(flat, size)
     return flat
+
+
+def is_image(kind: Any) -> bool:
+    """Whether an Arrow type holds encoded images: a struct of ``bytes`` and ``path``, as in Hugging Face's data sets."""
+    from pyarrow import types
+
+    if not types.is_struct(kind) or kind.num_fields != 2:
+        return False
+    first, second = sorted((kind.field(0), kind.field(1)), key=lambda field: str(field.name))
+    binary = types.is_binary(first.type) or types.is_large_binary(first.type)
+    return (first.name, second.name) == ("bytes", "path") and binary
 
 
 def _array(array: Any, name: str) -> Tensor:

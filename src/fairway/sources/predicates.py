@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fairway.core.errors import InvalidConfig
 from fairway.core.extras import require
+from fairway.sources.readers.base import Reader
 
 _SEALED = {
     "threads": 1,
@@ -22,35 +23,62 @@ _SEALED = {
 }
 
 
-def evaluate_predicate(arrow: Any, where: str, *, limit_s: float = 60.0) -> NDArray[np.bool_]:
-    """Which rows of a ``pyarrow.Table`` satisfy ``where``, in order. NULL is false, and so is what a missing value leads to.
+def evaluate_predicate(rows: Reader, where: str, *, limit_s: float = 60.0) -> NDArray[np.bool_]:
+    """Which rows satisfy ``where``, in order. NULL is false, and so is what a missing value leads to.
 
     ``where`` is parsed as one expression, never as a statement, in a database that can reach no file, no network and no
-    Python variable, for at most ``limit_s`` seconds.
+    Python variable, for at most ``limit_s`` seconds. Rows are read batch by batch, and of their columns only those that
+    ``where`` may name.
 
     Raises
     ------
     InvalidConfig
         If it is not an expression, names unknown columns, does not give one truth value per row, or takes too long.
     """
+    names = rows.schema.names
+    _evaluate(rows.schema.empty_table(), names, where, limit_s)  # what is wrong with the condition itself, without any row
+    columns = named_columns(where, names)
+    answer = _evaluate(_batches(rows, columns), names, where, limit_s)
+    if answer.num_rows != rows.rows or answer.num_columns != 1:
+        reason = "it does not give one value per row; compare columns row by row, without aggregates or UNNEST"
+        raise InvalidConfig(_complaint(where, reason, names))
+    mask: NDArray[np.bool_] = answer.column(0).fill_null(False).to_numpy().astype(np.bool_)
+    return mask
+
+
+def named_columns(where: str, names: Sequence[str]) -> list[str]:
+    """The columns that a condition may name: those whose name occurs in it. One column, if none does.
+
+    Examples
+    --------
+    >>> named_columns('ink < 0.25 AND "pen size" > 1', ["ink", "paper", "pen size"])
+    ['ink', 'pen size']
+    """
+    said = where.lower()
+    if "columns" in said:  # COLUMNS('a.*') chooses by a pattern
+        return list(names)
+    return [name for name in names if name.lower().replace('"', '""') in said] or list(names[:1])
+
+
+def _evaluate(arrow: Any, names: list[str], where: str, limit_s: float) -> Any:
     duckdb = require("duckdb", extra="evaluate")
     with duckdb.connect(":memory:", config=_SEALED) as database:
         database.execute("SET lock_configuration = true")
         try:
             truth = duckdb.SQLExpression(where).cast("BOOLEAN")
             with _at_most(limit_s, database.interrupt):
-                answer = database.from_arrow(_missing_is_null(arrow)).select(truth).to_arrow_table()
+                return database.from_arrow(arrow).select(truth).to_arrow_table()
         except duckdb.InterruptException:
-            raise InvalidConfig(
-                _complaint(where, f"it takes more than {limit_s:g} s; make it simpler", arrow.column_names)
-            ) from None
+            raise InvalidConfig(_complaint(where, f"it takes more than {limit_s:g} s; make it simpler", names)) from None
         except duckdb.Error as error:
-            raise InvalidConfig(_complaint(where, str(error), arrow.column_names)) from None
-    if answer.num_rows != arrow.num_rows or answer.num_columns != 1:
-        reason = "it does not give one value per row; compare columns row by row, without aggregates or UNNEST"
-        raise InvalidConfig(_complaint(where, reason, arrow.column_names))
-    mask: NDArray[np.bool_] = answer.column(0).fill_null(False).to_numpy().astype(np.bool_)
-    return mask
+            raise InvalidConfig(_complaint(where, str(error), names)) from None
+
+
+def _batches(rows: Reader, columns: list[str]) -> Any:
+    """To SQL, NaN is the largest number; to us it is a missing value, however the file wrote it."""
+    import pyarrow as pa
+
+    return pa.RecordBatchReader.from_batches(rows.select(columns), map(_missing_is_null, rows.read(columns)))
 
 
 @contextmanager
@@ -65,17 +93,15 @@ def _at_most(seconds: float, interrupt: Callable[[], None]) -> Iterator[None]:
         timer.join()  # it must not reach a database that is closed
 
 
-def _missing_is_null(arrow: Any) -> Any:
-    """To SQL, NaN is the largest number; to us it is a missing value, however the file wrote it."""
+def _missing_is_null(batch: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for index, field in enumerate(arrow.schema):
-        if pa.types.is_floating(field.type):
-            column = arrow.column(index)
-            known = pc.if_else(pc.is_nan(column), pa.scalar(None, field.type), column)
-            arrow = arrow.set_column(index, field.name, known)
-    return arrow
+    arrays = [
+        pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array) if pa.types.is_floating(array.type) else array
+        for array in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
 def _complaint(where: str, reason: str, columns: list[str]) -> str:

@@ -1,58 +1,81 @@
-"""Tabular data: read from a file, select rows, feed a model."""
+"""Tabular data: rows of named columns, read as they are needed; select some, feed a model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairway.bundle.format import file_digest
 from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.extras import require
 from fairway.core.tensors import Datatype, Tensor, TensorSpec
-from fairway.sources.columns import from_numpy, to_numpy
-from fairway.sources.mapping import map_columns, nearest
+from fairway.sources.columns import from_numpy, is_image, to_numpy
+from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
-from fairway.sources.readers import read_arrow
+from fairway.sources.readers.base import InMemory, Reader, rebatched
+from fairway.sources.readers.open import open_data, readable
+
+_FEED_BYTES = 16 * 2**20
+_FEED_ROWS = 16_384
 
 
 class Table:
     """Rows of named columns. Immutable. Make one with :func:`load_table` or :func:`make_table`.
 
-    Attributes
+    Rows are read when they are asked for, and of a large file never all at once: :meth:`column` reads one column,
+    :meth:`batches` and :meth:`feeds` go through the rows in bounded memory, :meth:`sample` holds some of them.
+
+    Parameters
     ----------
-    arrow : pyarrow.Table
-    digest : str
-        ``sha256:…`` of the file, or of the content if there is no file; a selection's is that of the rows chosen from it.
+    rows : pyarrow.Table or Reader
+    digest : str or callable
+        ``sha256:…``, or what computes it when it is first asked for.
     origin : str
         Where the rows come from, for messages.
     """
 
-    def __init__(self, arrow: Any, *, digest: str, origin: str = "table") -> None:
-        self.arrow = arrow
-        self.digest = digest
+    def __init__(self, rows: Any, *, digest: str | Callable[[], str], origin: str = "table") -> None:
+        self._reader: Reader = rows if isinstance(rows, Reader) else InMemory(rows)
+        self._digest = digest
         self.origin = origin
 
     def __repr__(self) -> str:
         return f"<Table {self.origin}: {self.rows} rows, {len(self.columns)} columns>"
 
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:…`` of the file, or of the content if there is no file; a selection's is that of the rows chosen from it."""
+        return self._digest if isinstance(self._digest, str) else self._digest()
+
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return int(self.arrow.num_rows)
+        return self._reader.rows
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Column names, in order."""
-        return tuple(self.arrow.column_names)
+        return tuple(self._reader.schema.names)
+
+    @property
+    def schema(self) -> Any:
+        """Column names and types, as a ``pyarrow.Schema``."""
+        return self._reader.schema
+
+    @property
+    def arrow(self) -> Any:
+        """All rows as a ``pyarrow.Table``: for few, such as those of a batch or a sample."""
+        return self._arrow(self.columns)
 
     def column(self, name: str) -> Tensor:
-        """One column as an array of shape ``[rows, ...]``.
+        """One column as an array of shape ``[rows, ...]``; no other column is read.
 
         Missing numbers are NaN, text is ``str`` objects with ``None`` where missing, lists are further axes.
 
@@ -61,17 +84,19 @@ class Table:
         InvalidData
             If there is no such column, or its lists have different lengths.
         """
-        if name not in self.arrow.column_names:
-            raise InvalidData(
-                f"{self.origin} has no column {name!r}{nearest(name, self.columns)}; it has: {', '.join(self.columns)}"
-            )
-        return to_numpy(self.arrow.column(name), name)
+        self._check_column(name)
+        return to_numpy(self._arrow([name]).column(0), name)
 
     def datatype(self, name: str) -> Datatype | None:
-        """The datatype of a column's elements, or ``None`` if no tensor can hold them (dates, say)."""
-        array = self.column(name)
+        """The datatype of a column's elements, or ``None`` if no tensor can hold them (dates, images)."""
+        self._check_column(name)
+        if is_image(self.schema.field(name).type):
+            return None
+        found = to_numpy(self._head(name), name).dtype
+        if found.kind in "iub" and self._has_missing(name):  # then it is read as floats
+            return Datatype.FP64
         try:
-            return Datatype.of(array.dtype)
+            return Datatype.of(found)
         except ValueError:
             return None
 
@@ -92,6 +117,35 @@ class Table:
                 )
         return tuple(n for n in candidates if not patterns or any(fnmatchcase(n, pattern) for pattern in patterns))
 
+    def batches(self, size: int, columns: Sequence[str] | None = None) -> Iterator[Table]:
+        """All rows, in order, as tables of ``size`` rows, the last of what is left.
+
+        Parameters
+        ----------
+        size : int
+        columns : sequence of str, optional
+            Only these are read; all by default.
+        """
+        names = list(self.columns if columns is None else columns)
+        for number, part in enumerate(rebatched(self._read(names), self._reader.select(names), size)):
+            yield Table(part, digest=self._part_digest(f"batch {number} of {size}"), origin=self.origin)
+
+    def sample(self, rows: int, seed: int = 0, columns: Sequence[str] | None = None) -> Table:
+        """Up to ``rows`` rows drawn at random, in their order; the same seed draws the same ones.
+
+        Examples
+        --------
+        >>> make_table({"x": range(1_000)}).sample(3, seed=1).column("x").tolist() == sorted(
+        ...     make_table({"x": range(1_000)}).sample(3, seed=1).column("x").tolist()
+        ... )
+        True
+        """
+        drawn = sample_rows(self.rows, rows, seed)
+        names = list(self.columns if columns is None else columns)
+        if columns is None and len(drawn) == self.rows and isinstance(self._reader, InMemory):
+            return self
+        return self._taken(drawn, names)
+
     def feed(
         self,
         specs: Sequence[TensorSpec],
@@ -99,10 +153,10 @@ class Table:
         *,
         label: str | None = None,
     ) -> dict[str, Tensor]:
-        """These rows as a model's inputs.
+        """These rows as a model's inputs, all at once; :meth:`feeds` gives them in batches.
 
         An input is filled by the columns that its spec names; else by the column of its own name; else, being the only
-        input, by all numeric columns but ``label``, if they are as many as it takes.
+        input, by all numeric columns but ``label``, if they are as many as it takes; else by the only column of images.
 
         Parameters
         ----------
@@ -117,12 +171,51 @@ class Table:
         InvalidData
             Listing all that does not fit: absent columns, text for numbers, missing values where the model takes none.
         """
-        if rows is not None:
-            return self._taken(rows).feed(specs, label=label)
-        try:
-            return map_columns(specs, self.columns, self._scalars(label), self.column)
-        except InvalidData as error:
-            raise InvalidData(f"{self.origin}: {error}") from None
+        problems = Problems()
+        plan = self._plan(specs, label, problems)
+        names = _planned(plan)
+        part = self._arrow(names) if rows is None else self._taken(rows, names).arrow
+        feed = self._filled(specs, plan, part, problems)
+        self._check(problems)
+        return feed
+
+    def feeds(
+        self, specs: Sequence[TensorSpec], size: int, *, label: str | None = None
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """All rows as a model's inputs, in batches of ``size``: the number of rows of each, and :meth:`feed` of these rows."""
+        problems = Problems()
+        plan = self._plan(specs, label, problems)
+        self._check(problems)
+        names = _planned(plan)
+        start = 0
+        for part in rebatched(self._read(names), self._reader.select(names), _feed_rows(specs, size)):
+            feed = self._filled(specs, plan, part, problems, start)
+            self._check(problems)
+            for first in range(0, part.num_rows, size):
+                count = min(size, part.num_rows - first)
+                yield count, {name: array[first : first + count] for name, array in feed.items()}
+            start += part.num_rows
+
+    def problems(self, specs: Sequence[TensorSpec], *, label: str | None = None) -> list[str]:
+        """All that keeps :meth:`feeds` from giving these inputs, one line each, found by going through all rows.
+
+        Examples
+        --------
+        >>> table = make_table({"a": [1.0, float("nan")], "b": ["x", "y"]})
+        >>> spec = TensorSpec("x", Datatype.FP32, (-1, 2), columns=("a", "b"))
+        >>> for line in table.problems([spec]):
+        ...     print(line)
+        column 'a' has 1 missing or infinite numbers, first in row 1; impute or drop them (input 'x', FP32)
+        column 'b' holds text, not numbers (input 'x', FP32)
+        """
+        problems = Problems()
+        plan = self._plan(specs, label, problems)
+        names = _planned(plan)
+        start = 0
+        for part in rebatched(self._read(names), self._reader.select(names), _feed_rows(specs, 1)) if names else ():
+            self._filled(specs, plan, part, problems, start)
+            start += part.num_rows
+        return problems.lines()
 
     def mask(self, where: str) -> NDArray[np.bool_]:
         """Which rows satisfy a SQL predicate over the columns; NULL is false. Raises :class:`InvalidConfig` if it is wrong.
@@ -132,32 +225,102 @@ class Table:
         >>> make_table({"ink": [0.1, 0.5, float("nan")]}).mask("ink < 0.25").tolist()
         [True, False, False]
         """
-        return evaluate_predicate(self.arrow, where)
+        with readable(self.origin):
+            return evaluate_predicate(self._reader, where)
 
     def select(self, rows: slice | NDArray[Any] | Sequence[int]) -> Table:
-        """The rows of a boolean mask, of indices (in their order) or of a slice."""
-        return self._taken(rows)
+        """The rows of a boolean mask, of indices (in their order) or of a slice, held in memory."""
+        return self._taken(rows, self.columns)
 
-    def _taken(self, rows: slice | NDArray[Any] | Sequence[int]) -> Table:
-        indices = np.arange(self.rows)[rows if isinstance(rows, slice) else np.asarray(rows)]
-        chosen = hashlib.sha256(self.digest.encode() + indices.astype("<i8").tobytes()).hexdigest()
-        return Table(self.arrow.take(indices), digest=f"sha256:{chosen}", origin=self.origin)
+    def _taken(self, rows: slice | NDArray[Any] | Sequence[int], columns: Sequence[str]) -> Table:
+        chosen = np.arange(self.rows)[rows if isinstance(rows, slice) else np.asarray(rows)]
+        distinct, back = np.unique(chosen, return_inverse=True)
+        with readable(self.origin):
+            part = self._reader.take(list(columns), distinct)
+        if not np.array_equal(distinct, chosen):
+            part = part.take(back)
+        return Table(part, digest=self._part_digest(chosen.astype("<i8").tobytes()), origin=self.origin)
+
+    def _part_digest(self, which: str | bytes) -> Callable[[], str]:
+        said = which.encode() if isinstance(which, str) else which
+        return lambda: f"sha256:{hashlib.sha256(self.digest.encode() + said).hexdigest()}"
+
+    def _read(self, columns: Sequence[str]) -> Iterator[Any]:
+        batches = self._reader.read(list(columns))
+        while True:
+            with readable(self.origin):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _arrow(self, columns: Sequence[str]) -> Any:
+        import pyarrow as pa
+
+        if isinstance(self._reader, InMemory):
+            return self._reader.arrow.select(list(columns))
+        return pa.Table.from_batches(self._read(columns), self._reader.select(columns))
+
+    def _head(self, name: str) -> Any:
+        """The column's first row."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches([*self._reader.read([name], 0, 1)], self._reader.select([name])).column(0)
+
+    def _has_missing(self, name: str) -> bool:
+        return any(to_numpy(part.column(0), name).dtype.kind == "f" for part in self._read([name]))
+
+    def _element_shape(self, name: str) -> tuple[int, ...] | None:
+        return None if is_image(self.schema.field(name).type) else to_numpy(self._head(name), name).shape[1:]
+
+    def _check_column(self, name: str) -> None:
+        if name not in self.columns:
+            raise InvalidData(
+                f"{self.origin} has no column {name!r}{nearest(name, self.columns)}; it has: {', '.join(self.columns)}"
+            )
+
+    def _check(self, problems: Problems) -> None:
+        if problems.found:
+            raise InvalidData(f"{self.origin}: {problems}")
+
+    def _plan(self, specs: Sequence[TensorSpec], label: str | None, problems: Problems) -> Plan:
+        return plan_columns(specs, self.columns, self._scalars(label), self._element_shape, problems)
+
+    def _filled(
+        self, specs: Sequence[TensorSpec], plan: Plan, part: Any, problems: Problems, start: int = 0
+    ) -> dict[str, Tensor]:
+        feed: dict[str, Tensor] = {}
+        for spec in specs:
+            arrays = {}
+            for name in plan.get(spec.name, ()):
+                try:
+                    arrays[name] = to_numpy(part.column(name), name)
+                except InvalidData as error:
+                    problems.add(str(error))
+            if arrays and len(arrays) == len(plan[spec.name]):
+                got = fill(spec, arrays, problems, start)
+                if got is not None:
+                    feed[spec.name] = got
+        return feed
 
     def _scalars(self, label: str | None) -> list[str]:
         from pyarrow import types
 
         tests = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
-        return [f.name for f in self.arrow.schema if f.name != label and any(test(f.type) for test in tests)]
+        return [f.name for f in self.schema if f.name != label and any(test(f.type) for test in tests)]
 
 
-def load_table(path: Path | str, *, origin: str = "") -> Table:
-    """Read a data file: csv, tsv, parquet, arrow, feather or npz.
+def load_table(path: Path | str, *, origin: str = "", types: Mapping[str, str] | None = None) -> Table:
+    """A data file, a folder of them, what matches a pattern, or what a URL names.
 
     Parameters
     ----------
     path : Path or str
+        See :class:`~fairway.sources.settings.DataSettings`.
     origin : str, optional
         What errors and reports call it; the path by default.
+    types : mapping of column name to type, optional
+        Of columns of csv and tsv files, where what is inferred is not what is meant.
 
     Raises
     ------
@@ -166,8 +329,8 @@ def load_table(path: Path | str, *, origin: str = "") -> Table:
     MissingExtra
         If pyarrow is not installed.
     """
-    file = Path(path)
-    return Table(read_arrow(file), digest=f"sha256:{file_digest(file)}", origin=origin or str(path))
+    opened = open_data(str(path), types or {})
+    return Table(opened.reader, digest=opened.digest, origin=origin or str(path))
 
 
 def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Table:
@@ -193,6 +356,13 @@ def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Ta
     return Table(arrow, digest=_content_digest(arrays), origin=origin)
 
 
+def sample_rows(rows: int, count: int, seed: int) -> NDArray[np.int64]:
+    """``count`` distinct row numbers below ``rows``, ascending; all of them if there are no more."""
+    if count >= rows:
+        return np.arange(rows, dtype=np.int64)
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False)).astype(np.int64)
+
+
 def _content_digest(arrays: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, array in arrays.items():
@@ -200,3 +370,14 @@ def _content_digest(arrays: Mapping[str, Tensor]) -> str:
         for part in (name.encode(), str(array.dtype).encode(), str(array.shape).encode(), content):
             digest.update(len(part).to_bytes(8, "little") + part)
     return f"sha256:{digest.hexdigest()}"
+
+
+def _planned(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(name for names in plan.values() for name in names))
+
+
+def _feed_rows(specs: Sequence[TensorSpec], size: int) -> int:
+    """Rows to prepare at once: many batches of a narrow table, few images; a multiple of ``size``."""
+    width = sum(math.prod(abs(n) for n in spec.shape[1:]) * spec.datatype.dtype.itemsize for spec in specs)
+    rows = max(1, min(_FEED_ROWS, _FEED_BYTES // max(width, 1)))
+    return max(1, rows // size) * size

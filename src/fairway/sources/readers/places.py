@@ -1,0 +1,152 @@
+"""Where data lies: a file or folder of this machine, or what an fsspec URL names."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fairway.core.errors import InvalidData
+from fairway.core.extras import require
+
+_PACKED = (".gz", ".bz2", ".zst", ".lz4")
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder.
+
+    Attributes
+    ----------
+    filesystem : pyarrow.fs.FileSystem
+    path : str
+        On that filesystem.
+    name : str
+        For messages.
+    local : bool
+        Whether it is on this machine, so that it can be mapped into memory.
+    """
+
+    filesystem: Any
+    path: str
+    name: str
+    local: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """What the name says about the form, in lower case, without that of a compression: ``.csv`` of ``a.csv.gz``."""
+        path = PurePosixPath(self.path.lower())
+        return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
+
+    @property
+    def packed(self) -> bool:
+        """Whether the whole file is compressed."""
+        return self.path.lower().endswith(_PACKED)
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder."""
+        return bool(self._info().type.name != "NotFound")
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return bool(self._info().type.name == "Directory")
+
+    def size(self) -> int:
+        """Bytes of a file."""
+        return int(self._info().size or 0)
+
+    def stamp(self) -> tuple[int, int]:
+        """Size and time of change of a file: if it is the same, the content is taken to be, too."""
+        info = self._info()
+        return int(info.size or 0), int(info.mtime_ns or 0)
+
+    def _info(self) -> Any:
+        return self.filesystem.get_file_info(self.path)
+
+    def open(self) -> Any:
+        """The file at random access, mapped into memory if it is on this machine."""
+        import pyarrow as pa
+
+        return pa.memory_map(self.path) if self.local else self.filesystem.open_input_file(self.path)
+
+    def file(self) -> Any:
+        """The file at random access, without mapping it."""
+        return self.filesystem.open_input_file(self.path)
+
+    def stream(self) -> Any:
+        """The file from its beginning, decompressed if its name says that it is compressed."""
+        return self.filesystem.open_input_stream(self.path, compression="detect", buffer_size=_BLOCK)
+
+    def read(self) -> bytes:
+        """The whole of a small file."""
+        with self.file() as stream:
+            return bytes(stream.read())
+
+    def sha256(self) -> str:
+        """64 hex digits of the file's content."""
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def child(self, name: str) -> Place:
+        """A file or folder in this folder."""
+        return Place(self.filesystem, f"{self.path.rstrip('/')}/{name}", f"{self.name.rstrip('/')}/{name}", self.local)
+
+    def files(self) -> Iterator[Place]:
+        """Every file below this folder, by path; hidden ones (``.`` or ``_``) are left out."""
+        from pyarrow.fs import FileSelector
+
+        root = self.path.rstrip("/")
+        found = self.filesystem.get_file_info(FileSelector(root, recursive=True))
+        names = sorted(info.path[len(root) + 1 :] for info in found if info.type.name == "File")
+        for name in names:
+            if not any(part.startswith((".", "_")) for part in name.split("/")):
+                yield self.child(name)
+
+
+def find_places(given: str) -> list[Place]:
+    """The place that a path or URL names, or every file that matches it as a glob, by path.
+
+    Raises
+    ------
+    InvalidData
+        If nothing matches a glob, or the URL cannot be reached.
+    """
+    require("pyarrow", extra="evaluate")
+    if "://" in given:
+        return _remote(given)
+    from pyarrow.fs import LocalFileSystem
+
+    filesystem = LocalFileSystem()
+    if not glob.has_magic(given) or Path(given).exists():
+        return [Place(filesystem, given, given)]
+    found = [path for path in sorted(glob.glob(given, recursive=True)) if Path(path).is_file()]  # noqa: PTH207 (** and absolute patterns alike)
+    if not found:
+        raise InvalidData(f"no file matches {given}; check the pattern, and the folder that it is relative to")
+    return [Place(filesystem, path, path) for path in found]
+
+
+def _remote(given: str) -> list[Place]:
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    try:
+        remote, path = fsspec.core.url_to_fs(given)
+        filesystem = PyFileSystem(FSSpecHandler(remote))
+        if not glob.has_magic(path):
+            return [Place(filesystem, path, given, local=False)]
+        found = sorted(remote.glob(path))
+    except ImportError as error:
+        raise InvalidData(f"{given} needs a package that is not installed: {error}") from None
+    except Exception as error:
+        raise InvalidData(f"{given} cannot be reached: {type(error).__name__}: {error}") from None
+    if not found:
+        raise InvalidData(f"no file matches {given}; check the pattern")
+    scheme = given.partition("://")[0]
+    return [Place(filesystem, each, f"{scheme}://{each}", local=False) for each in found]
