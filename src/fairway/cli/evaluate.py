@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def evaluate(
         str | None,
         typer.Argument(help="A bundle, or NAME, NAME:VERSION, NAME@ALIAS; default: the source in fairway.toml."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Another test file than [data] test.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(help="Other test data than [data] test.", show_default=False)] = None,
     baseline: Annotated[str, typer.Option(help="Alias or reference to compare with, on the same rows.")] = "champion",
     html: Html = None,
     project: ProjectPath = None,

@@ -13,9 +13,11 @@ from fairway.cli.output import emit, note
 
 def init(
     checkpoint: Annotated[str, typer.Argument(help="A model file or folder, or module:callable that returns a model.")],
-    data: Annotated[Path, typer.Argument(help="Test data: csv, parquet, arrow or npz.")],
+    data: Annotated[
+        str, typer.Argument(help="Test data: a file, a folder (of files, of images), a pattern, a URL or sql:SELECT …")
+    ],
     reference: Annotated[
-        Path | None, typer.Option(help="Data such as the model was trained on.", show_default=False)
+        str | None, typer.Option(help="Data such as the model was trained on.", show_default=False)
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="The column to predict; default: guessed.", show_default=False)

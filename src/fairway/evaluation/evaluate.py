@@ -15,6 +15,7 @@ from fairway.evaluation.analyses.found import analyse
 from fairway.evaluation.comparison import Comparison, compare
 from fairway.evaluation.diagnostics import calibration, confusion, residuals
 from fairway.evaluation.environment import describe_environment
+from fairway.evaluation.fit import check_fit
 from fairway.evaluation.groups import check_sampling, group_numbers, grouped
 from fairway.evaluation.measure import measure
 from fairway.evaluation.metrics import MAIN, check_metrics, quality_metrics
@@ -81,8 +82,9 @@ def evaluate(
     _check(model, champion, gate, slices)
     check_sampling(settings, model.manifest.task)
     task = model.manifest.task
-    masks = [table.mask(each.where) for each in slices]
     models = [model] if champion is None else [model, champion]
+    check_fit(models, table, label=label, slices=slices, group=settings.group)
+    masks = [table.mask(each.where) for each in slices]
     groups = group_numbers(table, settings.group) if settings.group else None
     scored = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress)
     rows, *others = (grouped(each, groups) for each in scored)

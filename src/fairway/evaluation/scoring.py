@@ -58,27 +58,37 @@ def _labels(model: Model, raw: Tensor, column: Tensor) -> tuple[str, ...]:
 
 
 def _answer(model: Model, table: Table, *, label: str, batch_size: int, progress: Progress | None = None) -> Tensor:
+    """What the model answers for every row; of the inputs only a batch is ever held."""
     manifest = model.manifest
     prediction = manifest.prediction
     assert prediction is not None  # check_scorable has passed
-    single = not manifest.engine.batching or any(spec.shape[:1] == (1,) for spec in model.inputs)
-    size = 1 if single else batch_size
-    parts: list[Tensor] = []
-    for start in range(0, table.rows, size):
-        stop = min(start + size, table.rows)
-        given = model.infer(table.feed(model.inputs, slice(start, stop), label=label))
-        part = np.asarray(given[prediction.output])
-        if part.shape[:1] != (stop - start,):
+    fixed = max((spec.shape[0] for spec in model.inputs if spec.shape), default=1)
+    single = not manifest.engine.batching or fixed > 0
+    size = max(fixed, 1) if single else batch_size
+    whole: Tensor | None = None
+    done = 0
+    for count, feed in table.feeds(model.inputs, size, label=label):
+        full = {name: _filled_up(array, size) for name, array in feed.items()} if fixed > count else feed
+        part = np.asarray(model.infer(full)[prediction.output])
+        if part.shape[:1] != (max(count, fixed),):
             raise InferenceFailed(
-                f"{manifest.name} answers {list(part.shape)} in {prediction.output!r} for {stop - start} rows; "
+                f"{manifest.name} answers {list(part.shape)} in {prediction.output!r} for {count} rows; "
                 "one row per row is needed"
             )
-        parts.append(part)
+        if whole is None:
+            whole = np.empty((table.rows, *part.shape[1:]), part.dtype)
+        whole[done : done + count] = part[:count]
+        done += count
         if progress is not None:
-            progress(f"scoring {manifest.name}", stop, table.rows)
-    whole = np.concatenate(parts)
+            progress(f"scoring {manifest.name}", done, table.rows)
+    assert whole is not None  # a table without rows has been refused
     _check_finite(whole, f"{manifest.name}'s {prediction.output!r}")
     return whole
+
+
+def _filled_up(array: Tensor, size: int) -> Tensor:
+    """The last rows of a model that takes exactly ``size`` at a time: the last one again and again."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 
 def _check_finite(array: Tensor, what: str) -> None:

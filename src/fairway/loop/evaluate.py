@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,7 +136,9 @@ def check_data(project: Project, table: Table) -> None:
 def _table(project: Project, data: Path | str | None) -> Table:
     from fairway.sources.tables import load_table
 
-    return load_table(Path(data).expanduser()) if data else project.table("test")
+    if not data:
+        return project.table("test")
+    return load_table(os.path.expanduser(data), origin=str(data), settings=project.settings.data)  # noqa: PTH111 (or a URL)
 
 
 def _baseline(project: Project, bundle: Bundle, baseline: str) -> tuple[str, Bundle] | None:

@@ -34,8 +34,8 @@ def init(
     ----------
     source : str
         A checkpoint's path, or ``module:callable``.
-    data : path
-        The test set. ``reference`` is data such as the model was trained on, if there is any.
+    data : path, pattern, URL or query
+        The test set, as ``[data] test``. ``reference`` is data such as the model was trained on, if there is any.
     label : str, optional
         The column to predict; guessed from the data by default.
     name : str, optional
@@ -63,7 +63,7 @@ def init(
             f"{source} is {looked.why}: reading it runs code that it carries. If you made it yourself, or trust whoever did as "
             "you would trust a program, run this again with --trust; else ask for it as ONNX or safetensors"
         )
-    table = load_table(Path(data))
+    table = load_table(data)
     seen = inspect_data(table)
     label = label or seen.label or ""
     if label and label not in table.columns:

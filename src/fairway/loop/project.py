@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairway.core.errors import InvalidConfig
+from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.settings import FILE, Settings, default_settings, read_settings
 from fairway.sources.settings import DataSettings, ModelSettings
 
@@ -83,7 +83,9 @@ class Project:
         given = getattr(self.data, name)
         if not given:
             raise InvalidConfig(f"[data] in {self.root / FILE} has no {name!r}; add: {name} = 'FILE.parquet'")
-        return load_table(self.root / given, origin=given)  # reports travel: no path of this machine
+        return load_table(
+            given, origin=given, settings=self.data, root=self.root
+        )  # reports travel: no path of this machine
 
     @contextmanager
     def registry(self, *, create: bool = True) -> Iterator[Registry]:
@@ -110,7 +112,7 @@ class Project:
         from fairway.sources.checkpoints import REFERENCE
 
         settings = self.settings
-        given = [name for name in (self.model.source, self.data.test, self.data.reference) if name]
+        data = [name for name in (self.data.test, self.data.reference) if name]
         code = _modules(self.root) if REFERENCE.fullmatch(self.model.source) else []
         tables = [
             "model",
@@ -124,10 +126,26 @@ class Project:
         identity = {
             "version": version(),
             "settings": {table: msgspec.to_builtins(getattr(settings, table)) for table in tables},
-            "files": {name: _fingerprint(self.root / name) for name in (*given, *code)},
+            "files": {name: _fingerprint(self.root / name) for name in (self.model.source, *code)},
+            "data": {name: self._data_fingerprint(name) for name in data},
         }
         key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
         return self.state / "work" / self.model.name / key
+
+    def _data_fingerprint(self, given: str) -> str:
+        """Of the files that are read; of a query, whose files nobody knows, of the rows that it gives."""
+        from fairway.sources.readers.open import data_files
+        from fairway.sources.readers.sql import PREFIX
+        from fairway.sources.tables import load_table
+
+        if given.startswith(PREFIX):
+            return load_table(given, settings=self.data, root=self.root).digest
+        try:
+            files = data_files(given, self.root)
+        except InvalidData:  # whoever reads it will say why it cannot be read
+            return ""
+        parts = [f"{file.path}:{file.sha256() if file.local else file.stamp()}" for file in files]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _modules(root: Path) -> list[str]:

@@ -41,7 +41,8 @@ class Problems:
     def lines(self) -> list[str]:
         """One line per problem."""
         return [
-            what.replace("{count}", f"{count:,}").replace("{first}", str(first)) for what, (count, first) in self.found.items()
+            what.replace("{count}", f"{count:,}").replace("{first}", str(first))
+            for what, (count, first) in self.found.items()
         ]
 
     def __str__(self) -> str:
@@ -200,7 +201,9 @@ def _out_of_range(array: Tensor, datatype: Datatype) -> Tensor:
     if array.dtype.kind == "b" or not array.size or (low <= int(array.min()) and int(array.max()) <= high):
         return np.zeros(array.shape, dtype=np.bool_)
     # Python's integers: NumPy would compare int64 and uint64 as floats
-    return np.array([not low <= int(value) <= high for value in array.ravel().tolist()], dtype=np.bool_).reshape(array.shape)
+    return np.array([not low <= int(value) <= high for value in array.ravel().tolist()], dtype=np.bool_).reshape(
+        array.shape
+    )
 
 
 def _floats(array: Tensor, spec: TensorSpec) -> Tensor | _Misfit:

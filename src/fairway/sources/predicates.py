@@ -36,7 +36,9 @@ def evaluate_predicate(rows: Reader, where: str, *, limit_s: float = 60.0) -> ND
         If it is not an expression, names unknown columns, does not give one truth value per row, or takes too long.
     """
     names = rows.schema.names
-    _evaluate(rows.schema.empty_table(), names, where, limit_s)  # what is wrong with the condition itself, without any row
+    _evaluate(
+        rows.schema.empty_table(), names, where, limit_s
+    )  # what is wrong with the condition itself, without any row
     columns = named_columns(where, names)
     answer = _evaluate(_batches(rows, columns), names, where, limit_s)
     if answer.num_rows != rows.rows or answer.num_columns != 1:
@@ -69,7 +71,9 @@ def _evaluate(arrow: Any, names: list[str], where: str, limit_s: float) -> Any:
             with _at_most(limit_s, database.interrupt):
                 return database.from_arrow(arrow).select(truth).to_arrow_table()
         except duckdb.InterruptException:
-            raise InvalidConfig(_complaint(where, f"it takes more than {limit_s:g} s; make it simpler", names)) from None
+            raise InvalidConfig(
+                _complaint(where, f"it takes more than {limit_s:g} s; make it simpler", names)
+            ) from None
         except duckdb.Error as error:
             raise InvalidConfig(_complaint(where, str(error), names)) from None
 

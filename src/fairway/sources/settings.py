@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 Task: TypeAlias = Literal["classification", "regression", "embedding"]
 """What a model is for; it decides which output is the prediction and which metrics apply."""
+
+
+_Pixels: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +38,50 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: tuple[str, ...] = ()
 
 
+class ImageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How images become a model's input: ``[data.image]``. By default all is taken from the input's shape and datatype.
+
+    Images are turned as their EXIF data say, converted to the input's channels, and resized to its height and width.
+
+    Attributes
+    ----------
+    size : tuple of int
+        ``[HEIGHT, WIDTH]``, where the input takes any size, or all pixels in one axis.
+    mode : str
+        ``L`` (gray), ``RGB`` or ``RGBA``; ``auto`` is what the input has channels for, and RGB if it takes any number.
+    layout : str
+        ``channels-first``, ``channels-last``, or as the shape says.
+    fit : str
+        Where width and height have another ratio: ``stretch``, ``crop`` the middle, or ``pad`` with black.
+    resample : str
+        ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``, as Pillow does them.
+    scale : float or None
+        What pixels of 0 to 255 are multiplied by, for an input of floats. ``None`` is 1 / 255.
+    mean, std : tuple of float
+        Per channel: subtracted after scaling, and then divided by. Empty: 0 and 1.
+    """
+
+    size: Annotated[tuple[_Pixels, ...], msgspec.Meta(max_length=2)] = ()
+    mode: Literal["auto", "L", "RGB", "RGBA"] = "auto"
+    layout: Literal["auto", "channels-first", "channels-last"] = "auto"
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    scale: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
 class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The data files: csv, tsv, parquet, arrow, feather or npz. Paths are relative to ``fairway.toml``.
+    """The data. Paths are relative to ``fairway.toml``.
+
+    ``test`` and ``reference`` each are one of
+
+    - a file: csv, tsv, jsonl, parquet, arrow, feather or npz; text files may be compressed (``.csv.gz``);
+    - a folder or a pattern (``data/*.parquet``) of such files, where a folder ``year=2024`` is a column ``year``;
+    - a folder of images: one folder per class, or a ``metadata.csv``, ``.jsonl`` or ``.parquet`` with a column ``file_name``;
+    - a folder that Hugging Face's ``save_to_disk`` wrote, with ``#test`` behind it for one split of several;
+    - an fsspec URL of any of these, such as ``s3://bucket/test.parquet``;
+    - ``sql:SELECT …``, or ``sql:FILE.sql``: the rows of a query.
 
     Attributes
     ----------
@@ -49,9 +94,20 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         The column to predict; empty if there is none.
     features : tuple of str
         Glob patterns of the columns that the model takes, in the table's order. Empty: all but the label.
+    types : dict
+        Of columns in csv, tsv and jsonl files, where what is inferred is not what is meant: ``bool``, ``int``, ``float``,
+        ``text``, ``date`` or ``time``.
+    image : ImageSettings
+        How images become the model's input.
+    database : str
+        Where ``sql:`` queries run: ``sqlite:///FILE``, ``duckdb:///FILE`` or another SQLAlchemy URL. ``env:NAME`` takes it from
+        that environment variable, which is the place for a URL with a password. Empty: DuckDB, over files that the query names.
     """
 
     test: str
     reference: str = ""
     label: str = ""
     features: tuple[str, ...] = ()
+    types: dict[str, str] = {}
+    image: ImageSettings = ImageSettings()
+    database: str = ""

@@ -17,13 +17,16 @@ from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.extras import require
 from fairway.core.tensors import Datatype, Tensor, TensorSpec
 from fairway.sources.columns import from_numpy, is_image, to_numpy
+from fairway.sources.images import broken_images, decode_images, target_of
 from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
 from fairway.sources.readers.base import InMemory, Reader, rebatched
 from fairway.sources.readers.open import open_data, readable
+from fairway.sources.settings import DataSettings, ImageSettings
 
 _FEED_BYTES = 16 * 2**20
 _FEED_ROWS = 16_384
+_MASKS = 64  # remembered: a slice is asked for when it is checked, and again when it is measured
 
 
 class Table:
@@ -39,12 +42,23 @@ class Table:
         ``sha256:…``, or what computes it when it is first asked for.
     origin : str
         Where the rows come from, for messages.
+    image : ImageSettings
+        How images become a model's input.
     """
 
-    def __init__(self, rows: Any, *, digest: str | Callable[[], str], origin: str = "table") -> None:
+    def __init__(
+        self,
+        rows: Any,
+        *,
+        digest: str | Callable[[], str],
+        origin: str = "table",
+        image: ImageSettings = ImageSettings(),  # noqa: B008 (immutable)
+    ) -> None:
         self._reader: Reader = rows if isinstance(rows, Reader) else InMemory(rows)
         self._digest = digest
+        self._masks: dict[str, NDArray[np.bool_]] = {}
         self.origin = origin
+        self._image = image
 
     def __repr__(self) -> str:
         return f"<Table {self.origin}: {self.rows} rows, {len(self.columns)} columns>"
@@ -128,7 +142,9 @@ class Table:
         """
         names = list(self.columns if columns is None else columns)
         for number, part in enumerate(rebatched(self._read(names), self._reader.select(names), size)):
-            yield Table(part, digest=self._part_digest(f"batch {number} of {size}"), origin=self.origin)
+            yield Table(
+                part, digest=self._part_digest(f"batch {number} of {size}"), origin=self.origin, image=self._image
+            )
 
     def sample(self, rows: int, seed: int = 0, columns: Sequence[str] | None = None) -> Table:
         """Up to ``rows`` rows drawn at random, in their order; the same seed draws the same ones.
@@ -213,7 +229,7 @@ class Table:
         names = _planned(plan)
         start = 0
         for part in rebatched(self._read(names), self._reader.select(names), _feed_rows(specs, 1)) if names else ():
-            self._filled(specs, plan, part, problems, start)
+            self._filled(specs, plan, part, problems, start, check=True)
             start += part.num_rows
         return problems.lines()
 
@@ -225,8 +241,13 @@ class Table:
         >>> make_table({"ink": [0.1, 0.5, float("nan")]}).mask("ink < 0.25").tolist()
         [True, False, False]
         """
-        with readable(self.origin):
-            return evaluate_predicate(self._reader, where)
+        if where not in self._masks:
+            if len(self._masks) >= _MASKS:
+                self._masks.clear()
+            with readable(self.origin):
+                self._masks[where] = evaluate_predicate(self._reader, where)
+            self._masks[where].setflags(write=False)
+        return self._masks[where]
 
     def select(self, rows: slice | NDArray[Any] | Sequence[int]) -> Table:
         """The rows of a boolean mask, of indices (in their order) or of a slice, held in memory."""
@@ -239,7 +260,9 @@ class Table:
             part = self._reader.take(list(columns), distinct)
         if not np.array_equal(distinct, chosen):
             part = part.take(back)
-        return Table(part, digest=self._part_digest(chosen.astype("<i8").tobytes()), origin=self.origin)
+        return Table(
+            part, digest=self._part_digest(chosen.astype("<i8").tobytes()), origin=self.origin, image=self._image
+        )
 
     def _part_digest(self, which: str | bytes) -> Callable[[], str]:
         said = which.encode() if isinstance(which, str) else which
@@ -287,21 +310,49 @@ class Table:
         return plan_columns(specs, self.columns, self._scalars(label), self._element_shape, problems)
 
     def _filled(
-        self, specs: Sequence[TensorSpec], plan: Plan, part: Any, problems: Problems, start: int = 0
+        self,
+        specs: Sequence[TensorSpec],
+        plan: Plan,
+        part: Any,
+        problems: Problems,
+        start: int = 0,
+        *,
+        check: bool = False,
     ) -> dict[str, Tensor]:
+        """The inputs of some rows; of images, ``check`` only looks whether they can be decoded."""
         feed: dict[str, Tensor] = {}
         for spec in specs:
             arrays = {}
             for name in plan.get(spec.name, ()):
+                column = part.column(name)
                 try:
-                    arrays[name] = to_numpy(part.column(name), name)
-                except InvalidData as error:
+                    if is_image(column.type):
+                        image = self._pictures(spec, name, column, problems, start, check=check)
+                        if image is not None:
+                            arrays[name] = image
+                    else:
+                        arrays[name] = to_numpy(column, name)
+                except (InvalidData, InvalidConfig) as error:
                     problems.add(str(error))
             if arrays and len(arrays) == len(plan[spec.name]):
                 got = fill(spec, arrays, problems, start)
                 if got is not None:
                     feed[spec.name] = got
         return feed
+
+    def _pictures(
+        self, spec: TensorSpec, name: str, column: Any, problems: Problems, start: int, *, check: bool
+    ) -> Tensor | None:
+        encoded = column.to_pylist()
+        if check:
+            target_of(spec, self._image)
+            array, broken = None, broken_images(encoded)
+        else:
+            array, broken = decode_images(encoded, spec, self._image)
+        for row, reason in broken:
+            path = (encoded[row] or {}).get("path") or "no path"
+            problems.add(f"column {name!r}, row {start + row} ({path}) {reason}")
+        return None if broken else array
 
     def _scalars(self, label: str | None) -> list[str]:
         from pyarrow import types
@@ -310,17 +361,21 @@ class Table:
         return [f.name for f in self.schema if f.name != label and any(test(f.type) for test in tests)]
 
 
-def load_table(path: Path | str, *, origin: str = "", types: Mapping[str, str] | None = None) -> Table:
-    """A data file, a folder of them, what matches a pattern, or what a URL names.
+def load_table(
+    path: Path | str, *, origin: str = "", settings: DataSettings | None = None, root: Path | None = None
+) -> Table:
+    """A data file, a folder of them or of images, what matches a pattern, what a URL names, or the rows of a query.
 
     Parameters
     ----------
     path : Path or str
-        See :class:`~fairway.sources.settings.DataSettings`.
+        As ``[data] test``, see :class:`~fairway.sources.settings.DataSettings`.
     origin : str, optional
         What errors and reports call it; the path by default.
-    types : mapping of column name to type, optional
-        Of columns of csv and tsv files, where what is inferred is not what is meant.
+    settings : DataSettings, optional
+        The types of text columns, what becomes of images, and the database.
+    root : Path, optional
+        What ``path`` is relative to; by default the working directory.
 
     Raises
     ------
@@ -329,8 +384,9 @@ def load_table(path: Path | str, *, origin: str = "", types: Mapping[str, str] |
     MissingExtra
         If pyarrow is not installed.
     """
-    opened = open_data(str(path), types or {})
-    return Table(opened.reader, digest=opened.digest, origin=origin or str(path))
+    settings = settings or DataSettings(test=str(path))
+    opened = open_data(str(path), settings, root or Path())
+    return Table(opened.reader, digest=opened.digest, origin=origin or str(path), image=settings.image)
 
 
 def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Table:

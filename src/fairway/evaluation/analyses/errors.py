@@ -12,6 +12,7 @@ from fairway.evaluation.resampling import class_losses
 
 if TYPE_CHECKING:
     from fairway.evaluation.analyses.base import Subject
+    from fairway.evaluation.predictions import Scored
 
 _SHOWN = 10
 _COLUMNS = 6
@@ -38,19 +39,23 @@ def analyse(subject: Subject) -> tuple[ErrorExample, ...]:
     if isinstance(rows, Classified):
         right = rows.truth == rows.predicted
         badness = class_losses(rows) if rows.probabilities is not None else np.ones(len(rows))
-        said = [(rows.labels[t], rows.labels[p]) for t, p in zip(rows.truth, rows.predicted, strict=True)]
     else:
         badness = np.abs(rows.predicted - rows.truth)
         right = badness == 0
-        said = [(f"{t:.6g}", f"{p:.6g}") for t, p in zip(rows.truth, rows.predicted, strict=True)]
     badness = np.where(right, -1.0, badness)
     worst = np.argsort(-badness, kind="stable")[:_SHOWN]
     worst = worst[~right[worst]]
     values = _values(subject, worst)
     return tuple(
-        ErrorExample(int(row), said[row][0], said[row][1], float(badness[row]), shown)
+        ErrorExample(
+            int(row), _said(rows, rows.truth[row]), _said(rows, rows.predicted[row]), float(badness[row]), shown
+        )
         for row, shown in zip(worst, values, strict=True)
     )
+
+
+def _said(rows: Scored, value: Any) -> str:
+    return rows.labels[value] if isinstance(rows, Classified) else f"{value:.6g}"
 
 
 def _values(subject: Subject, rows: Any) -> list[dict[str, str]]:

@@ -13,7 +13,9 @@ from fairway.sources.readers.places import Place
 from fairway.sources.readers.spool import spooled
 from fairway.sources.readers.types import arrow_types, check_types
 
-_COMPLAINT = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (.+?): invalid value '(.*)'", re.DOTALL)
+_COMPLAINT = re.compile(
+    r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (.+?): invalid value '(.*)'", re.DOTALL
+)
 _LOOSER = {
     ("int64", "double"),
     ("date32[day]", "timestamp[s]"),
@@ -77,7 +79,7 @@ def _misfit(place: Place, known: Mapping[str, Any], said: Mapping[str, str]) -> 
     raise InvalidData(
         f"{place.name}: column {column!r} holds {value[:_SHOWN]!r} in row {row:,}, where {kind} is expected "
         f"({'as data.types says' if column in said else 'from the rows before it'}); correct the value, or say the "
-        f"column's type, as in: types = {{ {_key(column)} = \"text\" }} under [data]"
+        f'column\'s type, as in: types = {{ {_key(column)} = "text" }} under [data]'
     )
 
 

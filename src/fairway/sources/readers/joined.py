@@ -37,7 +37,9 @@ class Joined(Reader):
         self._added = {name: _typed(values) for name, values in (added or {}).items()}
         _check_names(parts, self._added)
         try:
-            schema = pa.unify_schemas([part.schema.remove_metadata() for part in self._parts], promote_options="permissive")
+            schema = pa.unify_schemas(
+                [part.schema.remove_metadata() for part in self._parts], promote_options="permissive"
+            )
         except pa.ArrowException as error:
             raise InvalidData(
                 f"{', '.join(parts)}: a column has types that do not go together: {str(error).splitlines()[0]}"
@@ -102,7 +104,9 @@ def partitions(paths: Sequence[str]) -> dict[str, list[str | None]]:
     keys = dict.fromkeys(key for each in said for key in each)
     for path, each in zip(paths, said, strict=True):
         if absent := next((key for key in keys if key not in each), None):
-            raise InvalidData(f"{path} lies in no folder {absent}=…, as other files do; move it, or name the files by a pattern")
+            raise InvalidData(
+                f"{path} lies in no folder {absent}=…, as others do; move it, or name the files by a pattern"
+            )
     return {key: [None if each[key] == _NULL else each[key] for each in said] for key in keys}
 
 
@@ -122,7 +126,9 @@ def _check_names(parts: Mapping[str, Reader], added: Mapping[str, Any]) -> None:
         absent = [each for each in names if each not in part.schema.names]
         more = [each for each in part.schema.names if each not in names]
         if absent:
-            problems.append(f"{name} has no column {', '.join(f'{a!r}{nearest(a, more)}' for a in absent)}, which {first} has")
+            problems.append(
+                f"{name} has no column {', '.join(f'{a!r}{nearest(a, more)}' for a in absent)}, which {first} has"
+            )
         elif more:
             problems.append(f"{name} has {', '.join(map(repr, more))}, which {first} lacks")
         if both := [each for each in added if each in part.schema.names]:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from fairway.core.errors import InvalidData
 from fairway.core.extras import require
 from fairway.sources.readers.base import Reader
 from fairway.sources.readers.delimited import read_delimited
+from fairway.sources.readers.imagefolder import METADATA, SUFFIXES, read_image_folder
 from fairway.sources.readers.ipc import ArrowFile
 from fairway.sources.readers.joined import Joined, partitions
+from fairway.sources.readers.jsonl import read_jsonl
 from fairway.sources.readers.npz import read_npz
 from fairway.sources.readers.parquet import ParquetFile
-from fairway.sources.readers.places import Place, find_places
+from fairway.sources.readers.places import Found, Place, find_places
+from fairway.sources.readers.saved import SPLITS, STATE, read_saved, saved_files, split_of, with_classes
+from fairway.sources.readers.sql import PREFIX, read_query
+from fairway.sources.settings import DataSettings
 
 _FORMS: dict[str, Callable[[Place, Mapping[str, str]], Reader]] = {
     ".csv": read_delimited,
     ".tsv": read_delimited,
-    ".parquet": lambda place, _: ParquetFile(place),
-    ".pq": lambda place, _: ParquetFile(place),
-    ".arrow": lambda place, _: ArrowFile(place),
-    ".feather": lambda place, _: ArrowFile(place),
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".parquet": lambda place, _: with_classes(ParquetFile(place)),
+    ".pq": lambda place, _: with_classes(ParquetFile(place)),
+    ".arrow": lambda place, _: with_classes(ArrowFile(place)),
+    ".feather": lambda place, _: with_classes(ArrowFile(place)),
     ".npz": lambda place, _: read_npz(place),
 }
 
-ACCEPTED = ", ".join(_FORMS) + " files"
+ACCEPTED = f"{', '.join(_FORMS)} files, folders of these, of images or of a Hugging Face data set, and sql: queries"
 """The accepted forms, in words."""
 
 
@@ -50,7 +56,9 @@ def open_file(place: Place, types: Mapping[str, str]) -> Reader:
         reader = form(place, types)
     twice = sorted(name for name, count in Counter(reader.schema.names).items() if count > 1)
     if twice:
-        raise InvalidData(f"{place.name} has more than one column {', '.join(map(repr, twice))}; give each its own name")
+        raise InvalidData(
+            f"{place.name} has more than one column {', '.join(map(repr, twice))}; give each its own name"
+        )
     return reader
 
 
@@ -59,7 +67,9 @@ def open_files(places: list[Place], root: str, types: Mapping[str, str]) -> Read
     kinds = Counter(place.suffix for place in places)
     if len(kinds) > 1:
         listed = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in kinds.most_common())
-        raise InvalidData(f"{root} holds files of several kinds ({listed}); name those to read by a pattern, as in {root}/*.parquet")
+        raise InvalidData(
+            f"{root} holds files of several kinds ({listed}); name those to read by a pattern, as in {root}/*.parquet"
+        )
     if len(places) == 1 and "=" not in places[0].path[len(root) :]:
         return open_file(places[0], types)
     below = [place.path.removeprefix(root) for place in places]
@@ -85,27 +95,57 @@ class Opened:
     digest: Callable[[], str]
 
 
-def open_data(given: str, types: Mapping[str, str]) -> Opened:
-    """What a path, a pattern or a URL names.
+def open_data(given: str, settings: DataSettings, root: Path) -> Opened:
+    """What ``given`` names, as ``[data] test`` does.
 
     Raises
     ------
     InvalidData
         If it is missing, empty, broken or of an unknown form.
+    InvalidConfig
+        If the settings do not fit it.
     """
-    places = find_places(given)
-    if len(places) == 1 and not (places[0].is_folder() and not places[0].suffix):
-        opened = Opened(open_file(places[0], types), files_digest(places))
+    if given.startswith(PREFIX):
+        with readable(given):
+            opened = Opened(*read_query(given, settings.database, root))
     else:
-        root = places[0].path if len(places) == 1 else _root(given)
-        files = list(places[0].files()) if len(places) == 1 else places
-        if not files:
-            raise InvalidData(f"{given} is a folder without files; accepted are {ACCEPTED}")
-        opened = Opened(open_files(files, root, types), files_digest(files, root))
+        opened = _opened(find_places(given, root), settings.types)
     rows, columns = opened.reader.rows, len(opened.reader.schema)
     if rows == 0 or columns == 0:
         raise InvalidData(f"{given} has {rows} rows and {columns} columns; it needs at least one of each")
     return opened
+
+
+def data_files(given: str, root: Path) -> list[Place]:
+    """All files that :func:`open_data` would read; none for a query."""
+    if given.startswith(PREFIX):
+        return []
+    found = find_places(given, root)
+    return [
+        each for place in found.places for each in (place.files() if place.is_folder() else (place,)) if each.exists()
+    ]
+
+
+def _opened(found: Found, types: Mapping[str, str]) -> Opened:
+    first, *others = found.places
+    if others:
+        return Opened(open_files(found.places, found.root, types), files_digest(found.places, found.root))
+    if found.split and not first.child(SPLITS).exists() and not first.child(STATE).exists():
+        first = first.child(found.split)
+    if not first.is_folder() or first.suffix in _FORMS:
+        return Opened(open_file(first, types), files_digest([first]))
+    with readable(first.name):
+        if first.child(SPLITS).exists() or first.child(STATE).exists():
+            folder = split_of(first, found.split)
+            return Opened(read_saved(folder), files_digest([*saved_files(folder), folder.child(STATE)], folder.path))
+        files = list(first.files())
+        if any(place.path.lower().endswith(SUFFIXES) for place in files):
+            tables = [place for place in files if place.path.rpartition("/")[2] in METADATA]
+            metadata = {place.path[len(first.path) + 1 :]: open_file(place, types) for place in tables}
+            return Opened(read_image_folder(first, files, metadata), files_digest(files, first.path))
+    if not files:
+        raise InvalidData(f"{first.name} is a folder without files; accepted are {ACCEPTED}")
+    return Opened(open_files(files, first.path, types), files_digest(files, first.path))
 
 
 def files_digest(places: list[Place], root: str = "") -> Callable[[], str]:
@@ -119,15 +159,9 @@ def files_digest(places: list[Place], root: str = "") -> Callable[[], str]:
                 raise InvalidData(f"{place.name} has changed while it was read; run this again")
         if len(places) == 1 and not root:
             return f"sha256:{digests[0]}"
-        listed = "\n".join(f"{place.path.removeprefix(root)}:{each}" for place, each in zip(places, digests, strict=True))
+        listed = "\n".join(
+            f"{place.path.removeprefix(root)}:{each}" for place, each in zip(places, digests, strict=True)
+        )
         return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
 
     return digest
-
-
-def _root(pattern: str) -> str:
-    """The folder that a pattern's matches lie in."""
-    plain = pattern.split("://", 1)[-1]
-    parts = plain.split("/")
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return "/".join(parts[:first])

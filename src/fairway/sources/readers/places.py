@@ -110,43 +110,71 @@ class Place:
                 yield self.child(name)
 
 
-def find_places(given: str) -> list[Place]:
-    """The place that a path or URL names, or every file that matches it as a glob, by path.
+@dataclass(frozen=True)
+class Found:
+    """What a path, a pattern or a URL names.
+
+    Attributes
+    ----------
+    places : list of Place
+        One; or every file that matches a pattern, by path.
+    root : str
+        The folder that a pattern's matches lie in.
+    split : str
+        What stood behind a ``#``.
+    """
+
+    places: list[Place]
+    root: str = ""
+    split: str = ""
+
+
+def find_places(given: str, root: Path) -> Found:
+    """Find what is named, relative to ``root``.
 
     Raises
     ------
     InvalidData
-        If nothing matches a glob, or the URL cannot be reached.
+        If nothing matches a pattern, or the URL cannot be reached.
     """
     require("pyarrow", extra="evaluate")
     if "://" in given:
         return _remote(given)
     from pyarrow.fs import LocalFileSystem
 
+    path, split = str(root / given), ""
+    if "#" in given and not Path(path).exists():
+        path, _, split = path.rpartition("#")
     filesystem = LocalFileSystem()
-    if not glob.has_magic(given) or Path(given).exists():
-        return [Place(filesystem, given, given)]
-    found = [path for path in sorted(glob.glob(given, recursive=True)) if Path(path).is_file()]  # noqa: PTH207 (** and absolute patterns alike)
+    if not glob.has_magic(path) or Path(path).exists():
+        return Found([Place(filesystem, path, path)], split=split)
+    found = [each for each in sorted(glob.glob(path, recursive=True)) if Path(each).is_file()]  # noqa: PTH207 (** and absolute alike)
     if not found:
-        raise InvalidData(f"no file matches {given}; check the pattern, and the folder that it is relative to")
-    return [Place(filesystem, path, path) for path in found]
+        raise InvalidData(f"no file matches {path}; check the pattern, and the folder that it is relative to")
+    return Found([Place(filesystem, each, each) for each in found], _plain_root(path))
 
 
-def _remote(given: str) -> list[Place]:
+def _remote(given: str) -> Found:
     import fsspec
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+    url, _, split = given.partition("#")
     try:
-        remote, path = fsspec.core.url_to_fs(given)
+        remote, path = fsspec.core.url_to_fs(url)
         filesystem = PyFileSystem(FSSpecHandler(remote))
         if not glob.has_magic(path):
-            return [Place(filesystem, path, given, local=False)]
+            return Found([Place(filesystem, path, url, local=False)], split=split)
         found = sorted(remote.glob(path))
     except ImportError as error:
         raise InvalidData(f"{given} needs a package that is not installed: {error}") from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (each store raises its own)
         raise InvalidData(f"{given} cannot be reached: {type(error).__name__}: {error}") from None
     if not found:
         raise InvalidData(f"no file matches {given}; check the pattern")
     scheme = given.partition("://")[0]
-    return [Place(filesystem, each, f"{scheme}://{each}", local=False) for each in found]
+    return Found([Place(filesystem, each, f"{scheme}://{each}", local=False) for each in found], _plain_root(path))
+
+
+def _plain_root(pattern: str) -> str:
+    parts = pattern.split("/")
+    return "/".join(parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])

@@ -91,8 +91,8 @@ def spooled(batches: Iterable[Any], schema: Any) -> Reader:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InvalidData(
-            f"there is no room for the rows in {tempfile.gettempdir()} ({error.strerror} after {size / 1e6:,.0f} MB): free some, or "
-            "set TMPDIR to a folder on a larger disk"
+            f"no room for the rows in {tempfile.gettempdir()} ({error.strerror} after {size / 1e6:,.0f} MB): free some, or set "
+            "TMPDIR to a folder on a larger disk"
         ) from None
 
 
@@ -131,4 +131,3 @@ def _sized(batches: Iterable[Any]) -> Iterator[Any]:
         step = max(1, batch.num_rows * CHUNK_BYTES // max(batch.nbytes, 1))
         for start in range(0, batch.num_rows, step):
             yield batch.slice(start, step)
-
