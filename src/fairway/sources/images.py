@@ -128,8 +128,8 @@ def _arranged(pixels: Tensor, spec: TensorSpec, target: Target, settings: ImageS
 
 def _decoded(item: dict[str, Any] | None, target: Target, settings: ImageSettings) -> Tensor | str:
     """Pixels of shape ``[height, width, channels]``, or why there are none."""
-    image_module = require("PIL.Image", extra="images")
-    ops = require("PIL.ImageOps", extra="images")
+    image_module = require("PIL.Image", extra="evaluate")
+    ops = require("PIL.ImageOps", extra="evaluate")
     raw = (item or {}).get("bytes")
     if not raw:
         return "is missing"
@@ -154,7 +154,7 @@ def _decoded(item: dict[str, Any] | None, target: Target, settings: ImageSetting
 
 
 def _fault(item: dict[str, Any] | None) -> str:
-    image_module = require("PIL.Image", extra="images")
+    image_module = require("PIL.Image", extra="evaluate")
     raw = (item or {}).get("bytes")
     if not raw:
         return "is missing"
@@ -170,7 +170,7 @@ def _fault(item: dict[str, Any] | None) -> str:
 
 
 def _too_large(image: Any) -> str:
-    limit = require("PIL.Image", extra="images").MAX_IMAGE_PIXELS
+    limit = require("PIL.Image", extra="evaluate").MAX_IMAGE_PIXELS
     pixels = math.prod(image.size)
     return f"has {pixels:,} pixels, more than {limit:,}" if limit and pixels > limit else ""
 
@@ -180,7 +180,7 @@ def _eight_bit(image: Any) -> Any:
     if image.mode not in _NOT_8_BIT:
         return image
     values = np.asarray(image).astype(np.uint32)
-    return require("PIL.Image", extra="images").fromarray(
+    return require("PIL.Image", extra="evaluate").fromarray(
         (values >> 8 if values.max(initial=0) > 255 else values).astype(np.uint8)
     )
 

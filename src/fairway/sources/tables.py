@@ -254,7 +254,8 @@ class Table:
         return self._taken(rows, self.columns)
 
     def _taken(self, rows: slice | NDArray[Any] | Sequence[int], columns: Sequence[str]) -> Table:
-        chosen = np.arange(self.rows)[rows if isinstance(rows, slice) else np.asarray(rows)]
+        which = rows if isinstance(rows, slice) else np.asarray(rows)
+        chosen = np.arange(self.rows)[which if isinstance(which, slice) or len(which) else slice(0)]
         distinct, back = np.unique(chosen, return_inverse=True)
         with readable(self.origin):
             part = self._reader.take(list(columns), distinct)

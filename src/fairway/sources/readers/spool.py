@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class Spool(Reader):
     def __init__(self, file: Any, schema: Any, counts: Sequence[int]) -> None:
         import pyarrow as pa
 
+        weakref.finalize(self, file.close)
         self._source = pa.PythonFile(file, mode="r")  # one for all: it locks, since there is one position in the file
         self.schema = schema
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -87,8 +89,10 @@ def spooled(batches: Iterable[Any], schema: Any) -> Reader:
             return InMemory(pa.Table.from_batches(kept, plain))
         writer.write(kept)
         return writer.finish()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except BaseException as error:
+        if writer is not None:
+            writer.abandon()
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InvalidData(
             f"no room for the rows in {tempfile.gettempdir()} ({error.strerror} after {size / 1e6:,.0f} MB): free some, or set "
@@ -108,6 +112,9 @@ class _Writer:
         for batch in batches:
             self._stream.write_batch(batch)
             self._counts.append(batch.num_rows)
+
+    def abandon(self) -> None:
+        self._file.close()
 
     def finish(self) -> Spool:
         self._stream.close()
