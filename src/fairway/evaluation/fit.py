@@ -10,6 +10,7 @@ from fairway.core.errors import FairwayError, InvalidConfig, InvalidData
 from fairway.evaluation.groups import group_numbers
 from fairway.evaluation.labels import class_indices, label_column, true_values
 from fairway.evaluation.settings import SliceSettings
+from fairway.sources.mapping import listed
 
 if TYPE_CHECKING:
     from fairway.model import Model
@@ -65,6 +66,4 @@ def _told(check: Callable[[], object], before: str = "") -> list[str]:
 
 
 def _listed(head: str, lines: Sequence[str]) -> str:
-    if len(lines) == 1:
-        return lines[0] if head.partition(":")[0] in lines[0] else f"{head}\n- {lines[0]}"
-    return head + "".join(f"\n- {line}" for line in lines)
+    return head + listed(lines)

@@ -46,7 +46,8 @@ class Context:
     def class_names(self, classes: int) -> tuple[str, ...]:
         """Names for ``classes`` scores: as the user gave them, else the reference's labels if their number agrees.
 
-        Labels that are indices name themselves; others are taken in sorted order, as scikit-learn's ``LabelEncoder`` does.
+        Names that the data declare (a Hugging Face class label) have their order there. Labels that are indices name
+        themselves; others are taken in sorted order, as scikit-learn's ``LabelEncoder`` does.
         """
         if self.labels:
             if len(self.labels) != classes:
@@ -57,6 +58,8 @@ class Context:
         numbers = tuple(map(str, range(classes)))
         if self.reference is None or not self.label or self.label not in self.reference.columns:
             return numbers
+        if len(declared := self.reference.class_names(self.label)) == classes:
+            return declared
         values = set(self.reference.column(self.label).tolist()) - {None}
         present = {as_label(value) for value in values}
         if present <= set(numbers) or len(present) != classes:

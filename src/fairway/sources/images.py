@@ -132,7 +132,7 @@ def _decoded(item: dict[str, Any] | None, target: Target, settings: ImageSetting
     ops = require("PIL.ImageOps", extra="evaluate")
     raw = (item or {}).get("bytes")
     if not raw:
-        return "is missing"
+        return _absent(item)
     try:
         with image_module.open(io.BytesIO(raw)) as opened:
             if fault := _too_large(opened):
@@ -157,7 +157,7 @@ def _fault(item: dict[str, Any] | None) -> str:
     image_module = require("PIL.Image", extra="evaluate")
     raw = (item or {}).get("bytes")
     if not raw:
-        return "is missing"
+        return _absent(item)
     try:
         with image_module.open(io.BytesIO(raw)) as image:
             if fault := _too_large(image):
@@ -167,6 +167,10 @@ def _fault(item: dict[str, Any] | None) -> str:
     except Exception as error:  # noqa: BLE001 (decoders raise anything at damaged files)
         return _reason(error)
     return ""
+
+
+def _absent(item: dict[str, Any] | None) -> str:
+    return "has a path and no content: save the images with the data" if item and item.get("path") else "is missing"
 
 
 def _too_large(image: Any) -> str:

@@ -19,6 +19,7 @@ ElementShape: TypeAlias = Callable[[str], tuple[int, ...] | None]
 """The shape of a column's elements; ``None`` where it is the input that decides (an encoded image)."""
 
 _LISTED = 40
+_SHOWN = 100
 
 
 @dataclass
@@ -47,7 +48,13 @@ class Problems:
 
     def __str__(self) -> str:
         """All of them, as an error says them."""
-        return "the data does not fit the model:\n" + "\n".join(f"- {line}" for line in self.lines())
+        return "the data does not fit the model:" + listed(self.lines())
+
+
+def listed(lines: Sequence[str]) -> str:
+    """One line each, and how many more there are."""
+    more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    return "".join(f"\n- {line}" for line in [*lines[:_SHOWN], *more])
 
 
 def plan_columns(
@@ -74,13 +81,15 @@ def plan_columns(
     element_shape : callable
         Of a named column.
     problems : Problems
-        Gets the inputs that nothing fills; the plan lacks them.
+        Gets the inputs that nothing fills; the plan lacks them, or has those of their columns that are there.
     """
     plan: dict[str, tuple[str, ...]] = {}
     for spec in specs:
         chosen = _choose(spec, names, scalars if len(specs) == 1 else (), element_shape)
         if isinstance(chosen, str):
             problems.add(f"input {chosen}")
+            if present := tuple(name for name in spec.columns if name in names):
+                plan[spec.name] = present
         else:
             plan[spec.name] = chosen
     return plan
@@ -106,7 +115,7 @@ def fill(spec: TensorSpec, arrays: Mapping[str, Tensor], problems: Problems, off
             problems.add(f"column {name!r} {got.what} (input {spec.name!r}, {spec.datatype})", got.wrong, offset)
         else:
             made.append(got)
-    if len(made) < len(arrays):
+    if len(made) < len(arrays) or set(arrays) < set(spec.columns):
         return None
     joined = made[0] if len(made) == 1 else np.concatenate([each.reshape(len(each), -1) for each in made], axis=1)
     if not _fits(spec, joined.shape[1:]):

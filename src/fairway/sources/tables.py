@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -22,6 +23,7 @@ from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
 from fairway.sources.readers.base import InMemory, Reader, rebatched
 from fairway.sources.readers.open import open_data, readable
+from fairway.sources.readers.saved import CLASSES
 from fairway.sources.settings import DataSettings, ImageSettings
 
 _FEED_BYTES = 16 * 2**20
@@ -113,6 +115,12 @@ class Table:
             return Datatype.of(found)
         except ValueError:
             return None
+
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """The classes of a column in the order of their numbers, where the data declare them; else nothing."""
+        self._check_column(name)
+        declared = (self.schema.field(name).metadata or {}).get(CLASSES)
+        return tuple(json.loads(declared)) if declared else ()
 
     def features(self, patterns: Sequence[str] = (), *, label: str | None = None) -> tuple[str, ...]:
         """The columns that match any of the glob ``patterns`` (all, if there are none), but the label.

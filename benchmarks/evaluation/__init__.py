@@ -1,0 +1,1 @@
+"""``make bench-evaluation``: how large data are evaluated, and how fast."""
