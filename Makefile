@@ -33,7 +33,7 @@ docs: setup-dev ## build the documentation into site/, warnings are errors
 examples: setup-dev ## run every example
 	@set -e; for example in examples/[0-9]*.py; do echo "== $$example"; $(BIN)/python $$example; done
 
-bench: bench-spine bench-profile_serving bench-serving ## every benchmark; what wrk, h2load or nginx are missing for is left out
+bench: bench-spine bench-evaluation bench-profile_serving bench-serving ## every benchmark; what wrk, h2load or nginx are missing for is left out
 
 bench-%: setup-dev ## one benchmark: prints a table, writes benchmarks/results/NAME.json
 	@$(BIN)/python -m benchmarks.$*

@@ -110,7 +110,7 @@ def _type(kind: Any) -> str:
             return " or ".join(_type(each) for each in kind.types if not isinstance(each, msgspec.inspect.NoneType))
         case msgspec.inspect.VarTupleType():
             return f"array of {_type(kind.item_type)}s"
-        case msgspec.inspect.DictType():
+        case msgspec.inspect.DictType() | msgspec.inspect.StructType():
             return "table"
         case msgspec.inspect.LiteralType():
             return "one of " + ", ".join(f'`"{value}"`' for value in kind.values)
