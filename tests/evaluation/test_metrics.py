@@ -12,10 +12,10 @@ from sklearn import metrics as sk
 
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit
-from fairway.evaluation import weighted
+from fairway.evaluation import roc, weighted
 from fairway.evaluation.metrics import check_metrics, quality_metrics, value
 from fairway.evaluation.predictions import Classified, Floats
-from fairway.evaluation.resampling import class_losses, draw_classification
+from fairway.evaluation.resampling import class_losses
 from tests.evaluation.conftest import classified, regressed
 
 SEEDS = st.integers(0, 2**32)
@@ -50,50 +50,45 @@ def test_auc_of_weighted_rows_is_that_of_scikit_learn_ties_included(seed: int, r
     scores, positive = rng.integers(0, levels, rows).astype(float), rng.random(rows) < 0.5
     positive[:2] = True, False
     weights = _weights(seed, rows)
-    ours = weighted.auc(weights, weighted.rank(scores, positive))
+    ours = roc.auc(weights, roc.rank(scores, positive))
     theirs = [sk.roc_auc_score(positive, scores, sample_weight=w) for w in weights]
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    area, influence = weighted.auc_influence(scores, positive)
-    assert area == pytest.approx(sk.roc_auc_score(positive, scores))
-    assert influence.sum() == pytest.approx(0, abs=1e-9 * rows**2)
+    placed = roc.placements(scores, positive)
+    area = pytest.approx(sk.roc_auc_score(positive, scores))
+    assert (placed[positive].mean(), placed[~positive].mean()) == (area, area)
 
 
-def test_the_linear_form_of_auc_is_its_derivative() -> None:
-    data = classified(0, 500, 2)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_influence_of_auc_is_its_derivative(classes: int) -> None:
+    data = classified(0, 500, classes)
     assert data.probabilities is not None
-    scores, positive = data.probabilities[:, 1], data.truth == 1
-    area, influence = weighted.auc_influence(scores, positive)
     nudge = 1e-5 * np.random.default_rng(0).normal(size=(1, 500))
-    moved = weighted.auc(1 + nudge, weighted.rank(scores, positive))[0]
+    rankings = [roc.rank(data.probabilities[:, c], data.truth == c) for c in roc.ranked_classes(data.truth, classes)]
+    moved = np.mean([roc.auc(1 + nudge, each) - roc.auc(np.ones((1, 500)), each) for each in rankings])
     shares = (1 + nudge[0]) / (1 + nudge[0]).sum()
-    assert moved - area == pytest.approx(float(shares @ influence), rel=1e-3)
-
-
-def test_both_forms_of_auc_draw_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = classified(0, 2000, 3)
-    exact = draw_classification([data], ["roc_auc_score"], 300, 0)[0]["roc_auc_score"]
-    monkeypatch.setattr("fairway.evaluation.resampling._EXACT_AUC_ELEMENTS", 0)
-    linear = draw_classification([data], ["roc_auc_score"], 300, 0)[0]["roc_auc_score"]
-    assert abs(float(exact.mean() - linear.mean())) < 0.1 * float(exact.std())
-    assert float(linear.std()) == pytest.approx(float(exact.std()), rel=0.15)
+    assert moved == pytest.approx(float(shares @ roc.areas(data).influence), rel=0.02)
 
 
 @settings(max_examples=40, deadline=None)
-@given(SEEDS, st.integers(2, 60))
-def test_error_metrics_of_weighted_rows_are_those_of_scikit_learn(seed: int, rows: int) -> None:
-    data, weights = regressed(seed, rows), _weights(seed, rows)
-    ours = weighted.error_metrics(weights, data.truth, data.predicted - data.truth)
-    for row, w in enumerate(weights):
-        for name in weighted.ERROR_METRICS:
-            theirs = getattr(sk, name)(data.truth, data.predicted, sample_weight=w)
-            assert ours[name][row] == pytest.approx(theirs, rel=1e-9, abs=1e-9), name
+@given(SEEDS, st.integers(1, 60), st.integers(1, 6))
+def test_the_weighted_median_is_the_least_value_that_half_of_the_weight_does_not_exceed(
+    seed: int, rows: int, levels: int
+) -> None:
+    values, weights = np.random.default_rng(seed).integers(0, levels, rows).astype(float), _weights(seed, rows)
+    for found, w in zip(weighted.weighted_median(weights, values), weights, strict=True):
+        assert w[values <= found].sum() >= w.sum() / 2 - 1e-12
+        assert w[values < found].sum() < w.sum() / 2
 
 
-def test_a_constant_label_has_the_r2_of_scikit_learn() -> None:
-    truth, weights = np.full(4, 2.0), np.ones((1, 4))
-    for errors in (np.zeros(4), np.ones(4)):
-        ours = weighted.error_metrics(weights, truth, errors)["r2_score"][0]
-        assert ours == sk.r2_score(truth, truth + errors)
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(1, 60), st.integers(1, 3), st.sampled_from([3, 500]))
+def test_cells_are_the_combinations_that_occur(seed: int, rows: int, columns: int, classes: int) -> None:
+    whole = np.random.default_rng(seed).integers(0, classes, (columns, rows))
+    found, place, counts = weighted.cells(list(whole))
+    expected = np.unique(whole.T, axis=0, return_counts=True)
+    np.testing.assert_array_equal(found, expected[0])
+    np.testing.assert_array_equal(counts, expected[1])
+    np.testing.assert_array_equal(found[place], whole.T)
 
 
 def test_losses_are_those_whose_mean_is_scikit_learns_log_loss() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement, metric
 from fairway.evaluation.difference import Difference, differences
 from fairway.evaluation.settings import EvaluationSettings
@@ -73,23 +74,26 @@ def compare(
     versus: str,
     slices: Sequence[tuple[str, Scored, Scored]] = (),
     slice_names: Sequence[str] = (),
+    mapper: Mapper = THREADS,
 ) -> tuple[list[Measurement], tuple[Comparison, ...]]:
     """Compare two models over all rows by ``names``, and in every slice by ``slice_names``.
 
     Parameters
     ----------
     slices : sequence of (name, rows of the candidate, rows of the champion)
+    mapper : Mapper
+        What draws.
 
     Returns
     -------
     tuple of measurements and comparisons
         In the same order: of all rows, then slice by slice.
     """
-    found = differences(rows, champion, names, settings, versus=versus)
+    found = differences(rows, champion, names, settings, versus=versus, mapper=mapper)
     inside = [
         each
         for part, ours, theirs in slices
-        for each in differences(ours, theirs, slice_names, settings, versus=versus, part=part)
+        for each in differences(ours, theirs, slice_names, settings, versus=versus, part=part, mapper=mapper)
     ]
     compared = [_judged(each, each.p_value, 1, settings) for each in found]
     family = {name: [each for each in inside if each.measurement.metric == name] for name in slice_names}

@@ -7,6 +7,7 @@ import numpy as np
 
 from fairway.evaluation.intervals import proportion_interval
 from fairway.evaluation.predictions import Classified, Regressed
+from fairway.evaluation.weighted import cells
 
 MAX_MATRIX = 50
 """Classes up to which the whole confusion matrix is kept."""
@@ -70,7 +71,7 @@ class Residuals(msgspec.Struct, frozen=True):
 
 def confusion(rows: Classified) -> Confusion:
     """The confusion matrix and its largest errors."""
-    pairs, counts = np.unique(np.stack([rows.truth, rows.predicted], axis=1), axis=0, return_counts=True)
+    pairs, _, counts = cells([rows.truth, rows.predicted])
     wrong = np.flatnonzero(pairs[:, 0] != pairs[:, 1])
     worst = wrong[np.argsort(-counts[wrong], kind="stable")][:_PAIRS]
     size = len(rows.labels)

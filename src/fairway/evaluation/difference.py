@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
 from fairway.evaluation import measure as own
 from fairway.evaluation.influence import LINEAR, influence, spread, terms
@@ -19,7 +20,7 @@ from fairway.evaluation.intervals import (
     skewed_interval,
     skewed_p_value,
 )
-from fairway.evaluation.metrics import value
+from fairway.evaluation.metrics import values
 from fairway.evaluation.predictions import Classified, Floats, Scored
 from fairway.evaluation.settings import EvaluationSettings
 
@@ -54,15 +55,22 @@ def measure_difference(
 
 
 def differences(
-    rows: Scored, champion: Scored, names: Sequence[str], settings: EvaluationSettings, *, versus: str, part: str = ""
+    rows: Scored,
+    champion: Scored,
+    names: Sequence[str],
+    settings: EvaluationSettings,
+    *,
+    versus: str,
+    part: str = "",
+    mapper: Mapper = THREADS,
 ) -> list[Difference]:
-    """Measure and test candidate minus champion on the same rows."""
+    """Measure and test candidate minus champion on the same rows. ``mapper`` draws."""
     usable, unusable = own.sort_out(names, [rows, champion], settings, part, versus)
     found = {name: Difference(each, None, 0.0, "") for name, each in unusable.items()}
     drawn = [name for name in usable if name not in LINEAR]
-    ours, theirs = own.draw([rows, champion], drawn, settings) if drawn else ({}, {})
-    for name in usable:
-        estimate = value(name, rows) - value(name, champion)
+    ours, theirs = own.draw([rows, champion], drawn, settings, mapper)
+    for name, mine, other in zip(usable, values(usable, rows), values(usable, champion), strict=True):
+        estimate = mine - other
         if name == "accuracy_score" and rows.groups is None:
             made = _matched(cast(Classified, rows), cast(Classified, champion), settings)
         elif name in LINEAR:

@@ -12,7 +12,7 @@ D. B. Rubin, "The Bayesian bootstrap", Annals of Statistics 9(1), 1981.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -96,7 +96,8 @@ class Sums:
     Attributes
     ----------
     statistics : float array of shape (columns, units), or SciPy sparse array (CSR) of shape (units, columns)
-    pseudo : float array of shape (pseudo-rows, columns)
+    pseudo : SciPy sparse array (CSR) of shape (pseudo-rows, columns), or None
+        What pseudo-rows state; with ``None`` there are none.
     shapes : float array of shape (pseudo-rows,)
         What each is worth, in rows.
     scale : float, default 1
@@ -104,8 +105,8 @@ class Sums:
     """
 
     statistics: Any
-    pseudo: Floats
-    shapes: Floats
+    pseudo: Any = None
+    shapes: Floats = field(default_factory=lambda: np.empty(0))
     scale: float = 1.0
 
     @property
@@ -114,18 +115,23 @@ class Sums:
         return self._counted + len(self.shapes)
 
     @property
+    def _dense(self) -> bool:
+        return isinstance(self.statistics, np.ndarray)
+
+    @property
     def _counted(self) -> int:
-        return int(self.statistics.shape[1 if isinstance(self.statistics, np.ndarray) else 0])
+        return int(self.statistics.shape[1 if self._dense else 0])
 
     def draw(self, rng: np.random.Generator, resamples: int) -> Floats:
         """Shape (resamples, columns). In blocks of units, so that memory does not grow with them."""
-        extra = _pseudo_weights(rng, self.shapes, self.scale, resamples)
-        found: Floats = np.einsum("dp,pk->dk", extra, self.pseudo)
+        found: Floats = np.zeros((resamples, self.statistics.shape[0 if self._dense else 1]))
+        if self.pseudo is not None:
+            found += (self.pseudo.T @ _pseudo_weights(rng, self.shapes, self.scale, resamples).T).T
         step = max(1, _BLOCK_ELEMENTS // resamples)
         for start in range(0, self._counted, step):
             stop = min(start + step, self._counted)
             # No BLAS here: its order of adding depends on the number of its threads.
-            if isinstance(self.statistics, np.ndarray):
+            if self._dense:
                 weights = rng.standard_exponential((resamples, stop - start))
                 found += np.einsum("du,ku->dk", weights, self.statistics[:, start:stop])
             else:
@@ -201,8 +207,7 @@ def weighted_sums(
     columns = np.ascontiguousarray(np.asarray(statistics, np.float64).T)
     if groups is not None:
         columns = np.stack([np.bincount(groups, weights=column) for column in columns])
-    source = Sums(columns, np.empty((0, len(columns))), np.empty(0))
-    return drawn(source, _itself, resamples, seed, stream, mapper)
+    return drawn(Sums(columns), _itself, resamples, seed, stream, mapper)
 
 
 def cells_by_group(groups: Classes, cells: Classes, count: int) -> Any:

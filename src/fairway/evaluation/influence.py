@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from fairway.evaluation import weighted
+from fairway.evaluation import roc
 from fairway.evaluation.predictions import Classified, Regressed, Scored
-from fairway.evaluation.resampling import class_losses, ranked_classes
+from fairway.evaluation.resampling import class_losses
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Floats
@@ -54,15 +54,9 @@ def influence(name: str, rows: Scored) -> Floats:
     """By how much a share of weight moved to each row would change one of the ``LINEAR`` metrics; shape (rows,), mean 0.
 
     That of the AUC is scaled so that its mean square over the rows is DeLong's variance (of two classes).
-
-    References
-    ----------
-    E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two or more correlated receiver
-    operating characteristic curves: a nonparametric approach", Biometrics 44(3), 1988; by the ranks of X. Sun, W. Xu,
-    "Fast implementation of DeLong's algorithm", IEEE Signal Processing Letters 21(11), 2014.
     """
     if name == "roc_auc_score":
-        return _auc_influence(cast(Classified, rows))
+        return roc.areas(cast(Classified, rows)).influence
     if name == "r2_score":
         truth = cast(Regressed, rows).truth
         centered, squared = (truth - truth.mean()) ** 2, terms(name, rows)
@@ -131,16 +125,3 @@ def spread(slopes: Floats, groups: Classes | None, strata: Classes | None = None
     if variance <= 1e-24 * floor**2:
         variance = floor**2 / len(values)
     return Spread(len(values), math.sqrt(variance), skewness, freedom)
-
-
-def _auc_influence(rows: Classified) -> Floats:
-    assert rows.probabilities is not None
-    parts = []
-    for chosen in ranked_classes(rows.truth, len(rows.labels)):
-        positive = rows.truth == chosen
-        _, slopes = weighted.auc_influence(rows.probabilities[:, chosen], positive)
-        inside = int(positive.sum())
-        counts = np.where(positive, inside, len(positive) - inside)
-        parts.append(slopes * np.sqrt(counts / np.maximum(counts - 1, 1) * (len(positive) - 1) / len(positive)))
-    averaged: Floats = np.mean(parts, axis=0)
-    return averaged

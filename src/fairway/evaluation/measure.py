@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
 from fairway.evaluation import resampling
 from fairway.evaluation.influence import effective_units, influence, spread, terms
@@ -20,7 +21,7 @@ from fairway.evaluation.intervals import (
     proportion_interval,
     skewed_interval,
 )
-from fairway.evaluation.metrics import cannot, missing_for, value
+from fairway.evaluation.metrics import cannot, missing_for, values
 from fairway.evaluation.predictions import Classes, Classified, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.evaluation.weighted import CONFUSION_SCORES
@@ -34,14 +35,15 @@ FEW = 30
 """Effective rows (or groups) of a mean below which its interval is called approximate; decision 0009 has the figures."""
 
 
-def measure(rows: Scored, names: Sequence[str], settings: EvaluationSettings, *, part: str = "") -> list[Measurement]:
-    """Measure a model on ``rows``, which are those of the slice ``part`` (empty: all)."""
+def measure(
+    rows: Scored, names: Sequence[str], settings: EvaluationSettings, *, part: str = "", mapper: Mapper = THREADS
+) -> list[Measurement]:
+    """Measure a model on ``rows``, which are those of the slice ``part`` (empty: all). ``mapper`` draws."""
     usable, found = sort_out(names, [rows], settings, part, "")
-    drawn = [name for name in usable if name != "accuracy_score" and name not in _MEANS]
-    draws = draw([rows], drawn, settings)[0] if drawn else {}
-    for name in usable:
-        estimate = value(name, rows)
-        low, high, method = _own_interval(name, rows, estimate, draws, settings)
+    drawn = [name for name in usable if name not in (*_MEANS, "accuracy_score", "roc_auc_score")]
+    draws = draw([rows], drawn, settings, mapper)[0]
+    for name, estimate in zip(usable, values(usable, rows), strict=True):
+        low, high, method = _own_interval(name, rows, estimate, draws, settings, mapper)
         low, high = min(low, estimate), max(high, estimate)  # pseudo-rows may move percentiles past a flawless estimate
         found[name] = Measurement(
             name, estimate, low, high, confidence=settings.confidence, n=len(rows), slice=part, method=method
@@ -63,15 +65,20 @@ def sort_out(
     return [name for name in names if name not in found], found
 
 
-def draw(models: Sequence[Scored], names: Sequence[str], settings: EvaluationSettings) -> list[resampling.Draws]:
-    """Bootstrap draws of each model's metrics, from the same weights."""
+def draw(
+    models: Sequence[Scored], names: Sequence[str], settings: EvaluationSettings, mapper: Mapper
+) -> list[resampling.Draws]:
+    """Bootstrap draws of each model's metrics, from the same weights: of confusion scores, and of medians."""
+    if not names:
+        return [{} for _ in models]
     if isinstance(models[0], Classified):
         classified = cast("Sequence[Classified]", models)
-        return resampling.draw_classification(
-            classified, names, settings.resamples, settings.seed, stratified=settings.stratified
+        return resampling.draw_scores(
+            classified, names, settings.resamples, settings.seed, stratified=settings.stratified, mapper=mapper
         )
     regressed = cast("Sequence[Regressed]", models)
-    return resampling.draw_regression(regressed, names, settings.resamples, settings.seed)
+    medians = resampling.draw_medians(regressed, settings.resamples, settings.seed, mapper)
+    return [{"median_absolute_error": own} for own in medians]
 
 
 def strata(rows: Scored, settings: EvaluationSettings) -> Classes | None:
@@ -115,27 +122,17 @@ def too_little(rows: Scored, what: str) -> str:
 
 
 def _own_interval(
-    name: str, rows: Scored, estimate: float, draws: resampling.Draws, settings: EvaluationSettings
+    name: str, rows: Scored, estimate: float, draws: resampling.Draws, settings: EvaluationSettings, mapper: Mapper
 ) -> tuple[float, float, str]:
     method = bootstrap_method(rows, settings)
     if name == "accuracy_score":
         ends, method = _accuracy_interval(cast(Classified, rows), estimate, settings)
     elif name in _MEANS:
         ends, method = _mean_interval(name, rows, estimate, settings), SKEWED + dominated(name, [rows])
+    elif name == "roc_auc_score":
+        ends = _area_interval(cast(Classified, rows), settings, mapper)
     else:
         ends = draws_interval(draws[name], settings.confidence, rows=expansion(name, rows))
-    if name == "roc_auc_score" and ends is not None:
-        # Near 1 the pseudo-rows, ranked as wrong as can be, pull the whole interval down: its upper end is that without them.
-        plain = resampling.draw_classification(
-            [cast(Classified, rows)],
-            [name],
-            settings.resamples,
-            settings.seed,
-            pseudo=False,
-            stratified=settings.stratified,
-        )[0][name]
-        tail = (1 + settings.confidence) / 2
-        ends = ends[0], max(ends[1], float(np.quantile(plain, tail)))
     if ends is None:
         default = (0.0, 1.0) if isinstance(rows, Classified) else (0.0, math.inf)
         return *_RANGES.get(name, default), too_little(rows, "value")
@@ -150,6 +147,15 @@ def _accuracy_interval(
         return proportion_interval(hits, len(rows), settings.confidence), EXACT
     over = spread(influence("accuracy_score", rows), rows.groups)
     return grouped_proportion_interval(estimate, len(rows), over, settings.confidence), CLUSTERED + few_groups(rows)
+
+
+def _area_interval(rows: Classified, settings: EvaluationSettings, mapper: Mapper) -> tuple[float, float] | None:
+    """Near 1 the pseudo-rows, ranked as wrong as can be, pull the whole interval down: its upper end is that without them."""
+    draws, plain = resampling.draw_areas(
+        rows, settings.resamples, settings.seed, stratified=settings.stratified, mapper=mapper
+    )
+    ends = draws_interval(draws, settings.confidence)
+    return ends and (ends[0], max(ends[1], float(np.quantile(plain, (1 + settings.confidence) / 2))))
 
 
 def _mean_interval(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,15 @@ import numpy as np
 from fairway.core.errors import InvalidConfig
 from fairway.core.extras import require
 from fairway.core.gate import Gate
+from fairway.core.mapping import IN_ORDER, THREADS
 from fairway.core.metrics import METRICS, metric
 from fairway.evaluation.predictions import Classified, Regressed, Scored
-from fairway.evaluation.resampling import ranked_classes
+from fairway.evaluation.roc import ranked_classes
+from fairway.evaluation.weighted import cells
 
+_MACRO = {"average": "macro", "zero_division": 0}
+_WORTH_THREADS = 20_000
+"""Rows."""
 MAIN = {"classification": "accuracy_score", "regression": "mean_absolute_error"}
 """The metric that is measured in every slice."""
 
@@ -52,30 +57,47 @@ def cannot(name: str, rows: Scored) -> str:
 
 
 def value(name: str, rows: Scored) -> float:
-    """The metric over all rows, provided that :func:`missing_for` and :func:`cannot` are empty."""
-    sklearn = require("sklearn.metrics", extra="evaluate")
-    if isinstance(rows, Classified):
-        return float(_CLASSIFICATION[name](sklearn, rows))
-    return float(_REGRESSION[name](sklearn, rows))
+    """The metric over all rows, provided that :func:`missing_for` and :func:`cannot` are empty. Computed once."""
+    if name not in rows.memo:
+        sklearn = require("sklearn.metrics", extra="evaluate")
+        if isinstance(rows, Classified):
+            rows.memo[name] = float(_CLASSIFICATION[name](sklearn, rows))
+        else:
+            rows.memo[name] = float(_REGRESSION[name](sklearn, rows))
+    return float(rows.memo[name])
+
+
+def values(names: Sequence[str], rows: Scored) -> list[float]:
+    """:func:`value` of each of ``names``; of many rows at once."""
+    mapper = THREADS if len(rows) > _WORTH_THREADS else IN_ORDER
+    return list(mapper.map(lambda name: value(name, rows), names))
+
+
+def _of_cells(function: str, **options: Any) -> Callable[[Any, Classified], float]:
+    """A score of the confusion matrix: of one row for each of its cells, which weighs as many as there are."""
+
+    def compute(sklearn: Any, rows: Classified) -> float:
+        if "cells" not in rows.memo:
+            rows.memo["cells"] = cells([rows.truth, rows.predicted])
+        pairs, _, counts = rows.memo["cells"]
+        return float(getattr(sklearn, function)(pairs[:, 0], pairs[:, 1], sample_weight=counts, **options))
+
+    return compute
 
 
 def _recall_of_present(sklearn: Any, rows: Classified) -> float:
     """Balanced accuracy, without the warning about predicted classes that have no row."""
-    present = np.unique(rows.truth)
-    return float(sklearn.recall_score(rows.truth, rows.predicted, labels=present, average="macro", zero_division=0))
+    return _of_cells("recall_score", labels=np.unique(rows.truth), **_MACRO)(sklearn, rows)
 
 
 def _auc(sklearn: Any, rows: Classified) -> float:
     """Each class against the rest, over the classes for which that is defined."""
-    assert rows.probabilities is not None
+    probabilities = rows.probabilities
+    assert probabilities is not None
     ranked = ranked_classes(rows.truth, len(rows.labels))
-    return float(np.mean([sklearn.roc_auc_score(rows.truth == c, rows.probabilities[:, c]) for c in ranked]))
-
-
-def _macro(function: str) -> Callable[[Any, Classified], float]:
-    return lambda sklearn, rows: getattr(sklearn, function)(
-        rows.truth, rows.predicted, average="macro", zero_division=0
-    )
+    mapper = THREADS if len(rows) > _WORTH_THREADS else IN_ORDER
+    areas = mapper.map(lambda c: sklearn.roc_auc_score(rows.truth == c, probabilities[:, c]), ranked)
+    return float(np.mean(list(areas)))
 
 
 def _error(function: str) -> Callable[[Any, Regressed], float]:
@@ -83,11 +105,11 @@ def _error(function: str) -> Callable[[Any, Regressed], float]:
 
 
 _CLASSIFICATION: dict[str, Callable[[Any, Classified], float]] = {
-    "accuracy_score": lambda sklearn, rows: sklearn.accuracy_score(rows.truth, rows.predicted),
+    "accuracy_score": _of_cells("accuracy_score"),
     "balanced_accuracy_score": _recall_of_present,
-    "f1_score": _macro("f1_score"),
-    "precision_score": _macro("precision_score"),
-    "recall_score": _macro("recall_score"),
+    "f1_score": _of_cells("f1_score", **_MACRO),
+    "precision_score": _of_cells("precision_score", **_MACRO),
+    "recall_score": _of_cells("recall_score", **_MACRO),
     "roc_auc_score": _auc,
     "log_loss": lambda sklearn, rows: sklearn.log_loss(
         rows.truth, rows.probabilities, labels=np.arange(len(rows.labels))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Classified:
     labels : tuple of str
     groups : int array of shape (rows,), or None
         Which group each row belongs to, from 0, none left out. ``None``: rows are independent.
+    memo : dict
+        What was computed from these rows and is needed again.
     """
 
     truth: Classes
@@ -49,6 +51,7 @@ class Classified:
     probabilities: Floats | None
     labels: tuple[str, ...]
     groups: Classes | None = None
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -67,11 +70,12 @@ class Classified:
 
 @dataclass(frozen=True)
 class Regressed:
-    """Rows of predicted numbers beside the true ones; ``groups`` as in :class:`Classified`."""
+    """Rows of predicted numbers beside the true ones; ``groups`` and ``memo`` as in :class:`Classified`."""
 
     truth: Floats
     predicted: Floats
     groups: Classes | None = None
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.truth)

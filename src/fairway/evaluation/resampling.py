@@ -1,30 +1,27 @@
-"""Bootstrap draws of every quality metric, of one model or of two on the same rows.
+"""Bootstrap draws of the quality metrics that need them, of one model or of two on the same rows.
 
-The rows get random weights with a Dirichlet distribution (Rubin's Bayesian bootstrap) instead of random counts: the same
-spread, but no resample ever loses a class. Weights of rows that count alike are drawn as one Gamma variable, so what
-depends on the confusion matrix alone costs as much as the matrix has cells, not as there are rows.
+What depends on few numbers costs few draws. Rows in the same cell of the confusion matrix have one Gamma variable together. A
+median is decided by the rows near it: those are drawn one by one, all others together. The AUC of many rows is drawn from its
+linear form, which needs sums of weights alone.
 
 What the data never showed must not be taken for impossible. So pseudo-rows are added, worth half a row each in all: one
 right and one wrong for a single classifier (for accuracy this is Jeffreys' interval), and for two models one of each
-combination of right and wrong (as Agresti and Min do for accuracy).
-
-Rows of one group get one weight together, so that a resample has or lacks the whole group; a pseudo-row is then worth half a
-group of average size.
-
-References
-----------
-D. B. Rubin, "The Bayesian bootstrap", Annals of Statistics 9(1), 1981.
+combination of right and wrong (as Agresti and Min do for accuracy). With groups, a pseudo-row is worth half a group of
+average size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from fairway.evaluation import weighted
+from fairway.core.mapping import THREADS, Mapper
+from fairway.evaluation import roc, weighted
+from fairway.evaluation.draws import CellWeights, RowWeights, Source, Sums, cells_by_group, drawn
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Classified, Floats, Regressed
@@ -32,51 +29,99 @@ if TYPE_CHECKING:
 Draws: TypeAlias = dict[str, "Floats"]
 
 _MASS = 0.5
-_CHUNK_ELEMENTS = 2_000_000
-"""Weights held at once: 16 MB, and a few times that while they are used."""
-_EXACT_AUC_ELEMENTS = 200_000
+_EXACT_AUC_ELEMENTS = 20_000
 """Rows times classes up to which AUC is computed anew per resample; beyond, its linear form is as good and far faster."""
+_WINDOW = 8.0
+"""Standard errors to each side of a median within which rows have weights of their own: none beyond in 10^15 draws."""
+_CONFUSION, _AUC, _MEDIAN = 1, 2, 3
+"""Streams of random numbers."""
 
 
-def draw_classification(
+def draw_scores(
     models: Sequence[Classified],
     names: Sequence[str],
     resamples: int,
     seed: int,
     *,
-    pseudo: bool = True,
     stratified: bool = False,
+    mapper: Mapper = THREADS,
 ) -> list[Draws]:
-    """Draws of classification metrics: for each model, arrays of shape (resamples,) by name, from the same weights.
+    """Draws of ``CONFUSION_SCORES``: for each model, arrays of shape (resamples,) by name, from the same weights.
 
-    ``pseudo`` False leaves the pseudo-rows out of the AUC's draws. ``stratified`` keeps each class's total weight.
+    ``stratified`` keeps each class's total weight.
     """
-    found: list[Draws] = [{} for _ in models]
-    if wanted := [name for name in names if name in weighted.CONFUSION_SCORES]:
-        for draws, given in zip(found, _confusion_draws(models, resamples, seed, stratified), strict=True):
-            draws.update({name: given[name] for name in wanted})
-    if "roc_auc_score" in names:
-        mass = _mass(models[0]) if pseudo else 0.0
-        for draws, areas in zip(found, _auc_draws(models, resamples, seed, mass, stratified), strict=True):
-            draws["roc_auc_score"] = areas
-    return found
-
-
-def draw_regression(models: Sequence[Regressed], names: Sequence[str], resamples: int, seed: int) -> list[Draws]:
-    """Draws of regression metrics: for each model, arrays of shape (resamples,) by name, from the same weights."""
     truth = models[0].truth
-    errors = np.stack([model.predicted - model.truth for model in models])
-    typical = float(np.sqrt((errors**2).mean()))
-    extra = _disagreements(len(models)) * typical
-    errors = np.concatenate([errors, extra], axis=1)
-    truth = np.concatenate([truth, np.full(extra.shape[1], truth.mean())])
+    occurring = [np.unique(np.concatenate([truth, model.predicted])) for model in models]
+    cells, place, counts = weighted.cells([truth, *(model.predicted for model in models)])
+    pseudo, shares = _pseudo_rows(truth, models)
+    extra = _mass(models[0]) * shares
+    source = _cell_source(place, len(cells), extra, models[0].groups)
+    cells = np.concatenate([cells, pseudo])
+    shape = np.concatenate([counts.astype(np.float64), extra])
 
-    def scores(weights: Floats) -> list[Draws]:
-        return [weighted.error_metrics(weights, truth, own) for own in errors]
+    def scores(weights: Floats) -> Floats:
+        if stratified:
+            weights = _keep_strata(weights, cells[:, 0], shape)
+        of_models = [
+            weighted.confusion_scores(weights, cells[:, 0], cells[:, 1 + number], occurring=occurring[number])
+            for number in range(len(models))
+        ]
+        return np.stack([np.stack([own[name] for name in names], axis=1) for own in of_models], axis=1)
 
-    mass = np.full(extra.shape[1], _mass(models[0]))
-    whole = _collect(_weights(len(models[0]), mass, resamples, seed, models[0].groups), scores)
-    return [{name: draws[name] for name in names} for draws in whole]
+    found = drawn(source, scores, resamples, seed, _CONFUSION, mapper)
+    return [{name: found[:, number, place] for place, name in enumerate(names)} for number in range(len(models))]
+
+
+def draw_areas(
+    rows: Classified, resamples: int, seed: int, *, stratified: bool = False, mapper: Mapper = THREADS
+) -> tuple[Floats, Floats]:
+    """Draws of the AUC with pseudo-rows, and of the same weights without; each of shape (resamples,).
+
+    Of more than 20,000 rows times classes, the linear form is drawn, each class's share of it normalized by its own weight.
+    What is then left out is smaller than the standard error by the square root of the rows outside a class.
+    """
+    pseudo, shares = _pseudo_rows(rows.truth, [rows])
+    extra = _mass(rows) * shares
+    ranked = roc.ranked_classes(rows.truth, len(rows.labels))
+    exact = len(rows) * len(ranked) <= _EXACT_AUC_ELEMENTS
+    form = _exact_areas if exact else _linear_areas
+    source, function = form(rows, pseudo, extra, stratified)
+    both = drawn(source, function, resamples, seed, _AUC, mapper)
+    return both[:, 0], both[:, 1]
+
+
+def draw_medians(models: Sequence[Regressed], resamples: int, seed: int, mapper: Mapper = THREADS) -> list[Floats]:
+    """Draws of the median absolute error: for each model, shape (resamples,), from the same weights.
+
+    Exact: rows further from the median than it ever moves count alike, whatever their errors.
+    """
+    errors = [np.abs(model.predicted - model.truth) for model in models]
+    groups, rows = models[0].groups, len(models[0])
+    code, single = np.zeros(rows, np.intp), np.zeros(rows, bool)
+    for own in errors:
+        low, high = _median_window(own, groups)
+        near = (own >= low) & (own <= high)
+        single |= near
+        code = code * 2 + (own > high)
+    cells, place = np.unique(code[~single], return_inverse=True)
+    alone = int(single.sum())
+    unit = np.empty(rows, np.intp)
+    unit[single], unit[~single] = np.arange(alone), alone + place
+    typical = math.sqrt(float(np.mean([(own**2).mean() for own in errors])))
+    pseudo = np.eye(2) * typical if len(models) == 2 else np.empty((1, 0))
+    values = []
+    for number, own in enumerate(errors):
+        beyond = (cells >> (len(models) - 1 - number)) & 1
+        values.append(np.concatenate([own[single], np.where(beyond, np.inf, -np.inf), pseudo[number]]))
+    shapes = np.full(pseudo.shape[1], _mass(models[0]))
+    source = _cell_source(unit, alone + len(cells), shapes, groups)
+    bounds = [(own[single].min(), own[single].max()) for own in errors]
+
+    def medians(weights: Floats) -> Floats:
+        found = [np.clip(weighted.weighted_median(weights, v), *b) for v, b in zip(values, bounds, strict=True)]
+        return np.stack(found, axis=1)
+
+    return list(drawn(source, medians, resamples, seed, _MEDIAN, mapper).T)
 
 
 def class_losses(rows: Classified) -> Floats:
@@ -87,97 +132,109 @@ def class_losses(rows: Classified) -> Floats:
     return losses
 
 
-def ranked_classes(truth: Classes, classes: int) -> list[int]:
-    """The classes whose AUC is defined: with rows inside and outside; of two classes, the second."""
-    counts = np.bincount(truth, minlength=classes)
-    defined = [c for c in range(classes) if 0 < counts[c] < len(truth)]
-    return [c for c in defined if c == 1] if classes == 2 else defined
+def _exact_areas(
+    rows: Classified, pseudo: Classes, extra: Floats, stratified: bool
+) -> tuple[Source, Callable[[Floats], Floats]]:
+    assert rows.probabilities is not None
+    longer, guessed = np.concatenate([rows.truth, pseudo[:, 0]]), pseudo[:, 1]
+    rankings = [
+        # a pseudo-row's scores lie beyond all others: only their order counts
+        roc.rank(np.concatenate([rows.probabilities[:, c], np.where(guessed == c, 2.0, -1.0)]), longer == c)
+        for c in roc.ranked_classes(rows.truth, len(rows.labels))
+    ]
+    shape = np.concatenate([np.ones(len(rows)), extra])
+
+    def areas(weights: Floats) -> Floats:
+        plain = weights.copy()
+        plain[:, len(rows) :] = 0.0
+        both = [_keep_strata(each, longer, shape) if stratified else each for each in (weights, plain)]
+        return np.stack([np.mean([roc.auc(each, one) for one in rankings], axis=0) for each in both], axis=1)
+
+    return RowWeights(len(rows), extra, rows.groups), areas
 
 
-def _confusion_draws(models: Sequence[Classified], resamples: int, seed: int, stratified: bool) -> list[Draws]:
-    truth, groups = models[0].truth, models[0].groups
-    occurring = [np.unique(np.concatenate([truth, model.predicted])) for model in models]
-    rows = np.stack([truth, *(model.predicted for model in models)], axis=1)
-    cells, place, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
-    pseudo, shares = _pseudo_rows(truth, models)
-    cells = np.concatenate([cells, pseudo])
-    extra = _mass(models[0]) * shares
-    shape = np.concatenate([counts.astype(np.float64), extra])
-    rng = np.random.default_rng([seed, 1])
+def _linear_areas(
+    rows: Classified, pseudo: Classes, extra: Floats, stratified: bool
+) -> tuple[Source, Callable[[Floats], Floats]]:
+    """Four sums for each class of rows: of weights, and of weights times the three terms of :class:`~.roc.Areas`."""
+    from scipy.sparse import csr_array, hstack
 
-    def chunks() -> Iterator[Floats]:
-        if groups is not None:
-            for weights in _weights(len(truth), extra, resamples, seed, groups):
-                yield weighted.sum_by(weights, np.concatenate([place.ravel(), _after(counts, extra)]), len(shape))
-            return
-        for size in _chunk_sizes(resamples, len(shape)):
-            yield rng.standard_gamma(shape, size=(size, len(shape)))
-
-    def scores(weights: Floats) -> list[Draws]:
-        return [
-            weighted.confusion_scores(weights, cells[:, 0], cells[:, 1 + number], occurring=occurring[number])
-            for number in range(len(models))
-        ]
-
-    kept = _keep_strata(chunks(), cells[:, 0], shape) if stratified else chunks()
-    return _collect(kept, scores)
-
-
-def _auc_draws(models: Sequence[Classified], resamples: int, seed: int, mass: float, stratified: bool) -> list[Floats]:
-    truth, classes = models[0].truth, len(models[0].labels)
-    ranked = ranked_classes(truth, classes)
-    if len(truth) * len(ranked) > _EXACT_AUC_ELEMENTS:
-        return _linear_auc_draws(models, ranked, resamples, seed, mass)
-    pseudo, shares = _pseudo_rows(truth, models)
-    longer = np.concatenate([truth, pseudo[:, 0]])
-    rankings = []
-    for number, model in enumerate(models):
-        assert model.probabilities is not None
-        guessed = pseudo[:, 1 + number]
-        rankings.append(
-            [
-                # a pseudo-row's scores lie beyond all others: only their order counts
-                weighted.rank(
-                    np.concatenate([model.probabilities[:, c], np.where(guessed == c, 2.0, -1.0)]), longer == c
-                )
-                for c in ranked
-            ]
+    found, classes, total = roc.areas(rows), len(rows.labels), len(rows)
+    counts = np.bincount(rows.truth, minlength=classes)
+    terms = np.stack([np.ones(total), found.own, found.others, found.against_most], axis=1)
+    pseudo_terms = _pseudo_terms(found, pseudo, total - counts)
+    own, further = (
+        csr_array(
+            (of.ravel(), (4 * truth[:, None] + np.arange(4)).ravel(), np.arange(0, of.size + 1, 4)),
+            shape=(len(of), 4 * classes),
         )
+        for of, truth in ((terms, rows.truth), (pseudo_terms, pseudo[:, 0]))
+    )
+    own.eliminate_zeros()
+    units = total
+    if rows.groups is not None:
+        own = cells_by_group(rows.groups, np.arange(total), total) @ own
+        units = own.shape[0]
+    nothing = csr_array((own.shape[0], 4 * classes))
+    source = Sums(
+        hstack([own, nothing], format="csr"),
+        hstack([csr_array((len(extra), 4 * classes)), further], format="csr"),
+        extra,
+        total / units,
+    )
+    strata = counts.astype(np.float64) + np.bincount(pseudo[:, 0], weights=extra, minlength=classes)
 
-    def scores(weights: Floats) -> list[Draws]:
-        return [{"auc": np.mean([weighted.auc(weights, one) for one in own], axis=0)} for own in rankings]
+    def areas(sums: Floats) -> Floats:
+        plain, added = sums.reshape(len(sums), 2, classes, 4).transpose(1, 0, 2, 3)
+        both = (plain + added, plain)
+        return np.stack([_area(found, each, strata if stratified else None, total) for each in both], axis=1)
 
-    weights = _weights(len(truth), mass * shares, resamples, seed, models[0].groups)
-    if stratified:
-        weights = _keep_strata(weights, longer, np.concatenate([np.ones(len(truth)), mass * shares]))
-    return [draws["auc"] for draws in _collect(weights, scores)]
-
-
-def _linear_auc_draws(
-    models: Sequence[Classified], ranked: Sequence[int], resamples: int, seed: int, mass: float
-) -> list[Floats]:
-    truth = models[0].truth
-    areas, influences = [], []
-    for model in models:
-        assert model.probabilities is not None
-        parts = [weighted.auc_influence(model.probabilities[:, c], truth == c) for c in ranked]
-        areas.append(float(np.mean([area for area, _ in parts])))
-        influences.append(np.mean([influence for _, influence in parts], axis=0))
-    right = np.array(list(product((1.0, 0.0), repeat=len(models)))).T  # whether each pseudo-row is ranked right
-    slopes = np.stack(influences)
-    slopes = np.concatenate([slopes, right - np.array(areas)[:, None]], axis=1)
-
-    def scores(weights: Floats) -> list[Draws]:
-        moved = weights @ slopes.T / weights.sum(axis=1, keepdims=True)
-        return [{"auc": np.clip(area + moved[:, number], 0.0, 1.0)} for number, area in enumerate(areas)]
-
-    weights = _weights(len(truth), np.full(right.shape[1], mass), resamples, seed, models[0].groups)
-    return [draws["auc"] for draws in _collect(weights, scores)]
+    return source, areas
 
 
-def _disagreements(models: int) -> Floats:
-    """For two models, a row that only one gets right and its mirror image, in units of the typical error; else none."""
-    return np.eye(2) if models == 2 else np.empty((models, 0))
+def _pseudo_terms(found: roc.Areas, pseudo: Classes, rest: Classes) -> Floats:
+    """The terms of pseudo-rows: a right one is placed best for every class, a wrong one worst for its own and the guessed."""
+    truth, guessed = pseudo.T
+    terms = np.zeros((len(pseudo), 4))
+    terms[:, 0] = 1.0
+    for c, area in zip(found.classes, found.areas.tolist(), strict=True):
+        placed = np.where(truth == c, guessed == c, guessed != c) - area
+        terms[:, 1] += np.where(truth == c, placed, 0.0)
+        terms[:, 3 if c == found.most else 2] += np.where(truth == c, 0.0, placed / (1 if c == found.most else rest[c]))
+    return terms
+
+
+def _area(found: roc.Areas, sums: Floats, strata: Floats | None, total: int) -> Floats:
+    """The mean area of each resample, from ``sums`` of shape (resamples, classes, 4), kept within 0 and 1."""
+    ranked = list(found.classes)
+    if strata is not None:
+        sums = (
+            sums
+            * np.divide(strata, sums[:, :, 0], out=np.zeros_like(sums[:, :, 0]), where=sums[:, :, 0] > 0)[..., None]
+        )
+    weights, own, others, against_most = np.moveaxis(sums, 2, 0)
+    whole = weights.sum(axis=1)
+    moved = (own[:, ranked] / weights[:, ranked]).sum(axis=1) + others.sum(axis=1) * (total / whole)
+    if found.most is not None:
+        moved += against_most.sum(axis=1) / (whole - weights[:, found.most])
+    area: Floats = np.clip(found.areas.mean() + moved / len(ranked), 0.0, 1.0)
+    return area
+
+
+def _median_window(errors: Floats, groups: Classes | None) -> tuple[float, float]:
+    """Between which errors the median of a resample lies, practically always."""
+    rows = len(errors)
+    middle = np.partition(errors, (rows - 1) // 2)[(rows - 1) // 2]
+    above = (errors > middle) - 0.5
+    if groups is not None:
+        above = np.bincount(groups, weights=above)
+    # pseudo-rows weigh as one row or group at most
+    reach = _WINDOW * (math.sqrt(float((above**2).sum())) + float(np.abs(above).max())) + 1
+    low, high = int((rows - 1) / 2 - reach), math.ceil((rows - 1) / 2 + reach)
+    if low <= 0 or high >= rows - 1:
+        return -math.inf, math.inf
+    ends = np.partition(errors, (low, high))[[low, high]]
+    return float(ends[0]), float(ends[1])
 
 
 def _pseudo_rows(truth: Classes, models: Sequence[Classified]) -> tuple[Classes, Floats]:
@@ -193,15 +250,15 @@ def _pseudo_rows(truth: Classes, models: Sequence[Classified]) -> tuple[Classes,
     return np.concatenate([np.stack(columns, axis=1) for columns in rows]), shares
 
 
-def _weights(rows: int, shape: Floats, resamples: int, seed: int, groups: Classes | None = None) -> Iterator[Floats]:
-    """Chunks of weights, unscaled: Exponential for rows or their groups, Gamma of the given shapes for pseudo-rows."""
-    rng = np.random.default_rng([seed, 2])
-    units = rows if groups is None else int(groups.max()) + 1
-    scale = rows / units  # half a group of pseudo-rows varies as half a group does
-    for size in _chunk_sizes(resamples, rows + len(shape)):
-        real = rng.standard_exponential((size, units))
-        extra = scale * rng.standard_gamma(shape / scale, size=(size, len(shape)))
-        yield np.concatenate([real if groups is None else real[:, groups], extra], axis=1)
+def _cell_source(place: Classes, count: int, extra: Floats, groups: Classes | None) -> Source:
+    """Weights of ``count`` cells, row by row in ``place``, and of pseudo-rows."""
+    if groups is None:
+        return CellWeights(np.concatenate([np.bincount(place, minlength=count).astype(np.float64), extra]))
+    from scipy.sparse import csr_array
+
+    own = cells_by_group(groups, place, count + len(extra))
+    pseudo = (np.ones(len(extra)), (np.arange(len(extra)), count + np.arange(len(extra))))
+    return Sums(own, csr_array(pseudo, shape=(len(extra), count + len(extra))), extra, len(place) / own.shape[0])
 
 
 def _mass(rows: Classified | Regressed) -> float:
@@ -209,29 +266,10 @@ def _mass(rows: Classified | Regressed) -> float:
     return _MASS if rows.groups is None else _MASS * len(rows) / (int(rows.groups.max()) + 1)
 
 
-def _after(counts: Classes, extra: Floats) -> Classes:
-    """The places of pseudo-rows, after the cells of real ones."""
-    return np.arange(len(counts), len(counts) + len(extra))
-
-
-def _keep_strata(chunks: Iterator[Floats], strata: Classes, shape: Floats) -> Iterator[Floats]:
+def _keep_strata(weights: Floats, strata: Classes, shape: Floats) -> Floats:
     """The weights, scaled so that each stratum weighs in all what it does without resampling."""
     wanted = np.bincount(strata, weights=shape)
-    for weights in chunks:
-        drawn = weighted.sum_by(weights, strata, len(wanted))
-        factors = np.divide(wanted, drawn, out=np.zeros_like(drawn), where=drawn > 0)
-        yield weights * factors[:, strata]
-
-
-def _chunk_sizes(resamples: int, columns: int) -> Iterator[int]:
-    step = max(1, _CHUNK_ELEMENTS // columns)
-    for start in range(0, resamples, step):
-        yield min(step, resamples - start)
-
-
-def _collect(chunks: Iterator[Floats], scores: Callable[[Floats], list[Draws]]) -> list[Draws]:
-    parts = [scores(weights) for weights in chunks]
-    return [
-        {name: np.concatenate([part[number][name] for part in parts]) for name in parts[0][number]}
-        for number in range(len(parts[0]))
-    ]
+    now = weighted.sum_by(weights, strata, len(wanted))
+    factors = np.divide(wanted, now, out=np.zeros_like(now), where=now > 0)
+    kept: Floats = weights * factors[:, strata]
+    return kept

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from fairway.evaluation.predictions import Classes, Floats, Mask
+    from fairway.evaluation.predictions import Classes, Floats
 
+_DENSE_CELLS = 2**16
 CONFUSION_SCORES = ("accuracy_score", "balanced_accuracy_score", "f1_score", "precision_score", "recall_score")
-ERROR_METRICS = ("r2_score", "mean_absolute_error", "median_absolute_error", "root_mean_squared_error")
+
+
+def cells(columns: Sequence[Classes]) -> tuple[Classes, Classes, Classes]:
+    """The combinations that occur, of shape (cells, columns) and in order; which one each row is; the rows of each."""
+    size = max(int(column.max(initial=0)) for column in columns) + 1
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        code = code * size + column
+    whole = size ** len(columns)
+    if whole <= max(_DENSE_CELLS, len(code)):
+        counts = np.bincount(code, minlength=whole)
+        found = np.flatnonzero(counts)
+        number = np.zeros(whole, np.intp)
+        number[found] = np.arange(len(found))
+        place, counts = number[code], counts[found]
+    else:
+        found, place, counts = np.unique(code, return_inverse=True, return_counts=True)
+    return np.stack(np.unravel_index(found, (size,) * len(columns)), axis=1), place, counts
 
 
 def confusion_scores(weights: Floats, truth: Classes, predicted: Classes, *, occurring: Classes) -> dict[str, Floats]:
@@ -41,75 +60,6 @@ def confusion_scores(weights: Floats, truth: Classes, predicted: Classes, *, occ
     }
 
 
-class Ranking(NamedTuple):
-    """One class's rows in the order of its score: enough to compute its AUC for any weights."""
-
-    order: Classes
-    positive: Classes
-    """Where in the order the rows of this class are."""
-    start: Classes
-    stop: Classes
-    """For each of them, the range in the order of rows with the same score."""
-
-
-def rank(scores: Floats, positive: Mask) -> Ranking:
-    """Order the rows of one class against the rest. ``positive`` is a mask."""
-    order = np.argsort(scores, kind="stable")
-    sorted_scores = scores[order]
-    where = np.flatnonzero(positive[order])
-    start = np.searchsorted(sorted_scores, sorted_scores[where], side="left")
-    stop = np.searchsorted(sorted_scores, sorted_scores[where], side="right")
-    return Ranking(order, where, start, stop)
-
-
-def auc(weights: Floats, ranking: Ranking) -> Floats:
-    """Area under the ROC curve of shape (sets,): how often a row of the class scores above another, ties counting half."""
-    ordered = weights[:, ranking.order]
-    below = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(ordered, axis=1)], axis=1)
-    chosen = ordered[:, ranking.positive]
-    wins = (chosen * (below[:, ranking.start] + below[:, ranking.stop])).sum(axis=1) / 2
-    positives = chosen.sum(axis=1)
-    among_themselves = positives**2 / 2
-    area: Floats = (wins - among_themselves) / (positives * (below[:, -1] - positives))
-    return area
-
-
-def auc_influence(scores: Floats, positive: Mask) -> tuple[float, Floats]:
-    """The AUC of equally weighted rows, and by how much a share of weight moved to each row would change it.
-
-    References
-    ----------
-    E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two or more correlated receiver
-    operating characteristic curves: a nonparametric approach", Biometrics 44(3), 1988.
-    """
-    ordered = np.sort(scores)
-    ordered_positive = np.sort(scores[positive])
-    rows, positives = len(ordered), len(ordered_positive)
-    negatives = rows - positives
-    middle = _middle(ordered, scores)  # how many rows score below, ties counting half
-    middle_positive = _middle(ordered_positive, scores)
-    won = np.where(positive, (middle - middle_positive) / negatives, 1 - middle_positive / positives)
-    area = float(won[positive].mean())
-    influence: Floats = (won - area) * np.where(positive, rows / positives, rows / negatives)
-    return area, influence
-
-
-def error_metrics(weights: Floats, truth: Floats, errors: Floats) -> dict[str, Floats]:
-    """Regression metrics of shape (sets,). ``errors`` are predictions minus ``truth``."""
-    absolute, centered = np.abs(errors), truth - truth.mean()
-    total = weights.sum(axis=1)
-    sums = weights @ np.stack([absolute, errors**2, centered, centered**2], axis=1) / total[:, None]
-    variance = sums[:, 3] - sums[:, 2] ** 2
-    unexplained = _ratio(sums[:, 1], variance)
-    constant = variance <= 1e-14 * max(float((centered**2).max()), np.finfo(float).tiny)
-    return {
-        "r2_score": np.where(constant, np.where(sums[:, 1] == 0, 1.0, 0.0), 1 - unexplained),
-        "mean_absolute_error": sums[:, 0],
-        "median_absolute_error": weighted_median(weights, absolute),
-        "root_mean_squared_error": np.sqrt(sums[:, 1]),
-    }
-
-
 def weighted_median(weights: Floats, values: Floats) -> Floats:
     """The least value that half of the weight does not exceed, of shape (sets,)."""
     order = np.argsort(values, kind="stable")
@@ -126,11 +76,6 @@ def sum_by(weights: Floats, index: Classes, size: int) -> Floats:
     sums = np.zeros((len(weights), size))
     sums[:, present] = np.add.reduceat(weights[:, order], starts, axis=1)
     return sums
-
-
-def _middle(ordered: Floats, values: Floats) -> Floats:
-    middle: Floats = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
-    return middle
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
