@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.stats import kstest
 
 from fairway.core.mapping import IN_ORDER, Mapper, Threads
 from fairway.evaluation import draws
-from fairway.evaluation.draws import RowWeights, Sums, drawn, weighted_sums
+from fairway.evaluation.draws import CellWeights, ManySums, Sums, drawn, summed, weighted_sums
+from fairway.evaluation.predictions import Floats
 
 
 @pytest.fixture
@@ -63,8 +68,49 @@ def test_sparse_sums_vary_as_dense_ones_do() -> None:
 
 
 def test_pseudo_rows_of_grouped_rows_vary_as_groups_do() -> None:
-    """Half a group of four: worth two rows, and half as many weights of a group as independent."""
-    source = RowWeights(400, np.array([2.0]), np.arange(400) // 4)
-    extra = drawn(source, lambda weights: weights[:, -1], 20_000, 0, 0)
+    """Half a group of four: worth two rows, and as uncertain as half a weight of four rows."""
+    extra = drawn(CellWeights(np.array([2.0]), scale=4.0), lambda weights: weights[:, 0], 20_000, 0, 0)
     assert extra.mean() == pytest.approx(2, rel=0.05)
     assert extra.var() == pytest.approx(4**2 * 0.5, rel=0.1)
+
+
+def _heavy(rng: np.random.Generator) -> Floats:
+    """Squared errors of t with 3 degrees, most of them in few rows, far from 0; of two models that hardly differ; and ones."""
+    errors = 1e4 + rng.standard_t(3, size=4000) ** 2
+    return np.stack([errors, errors + 0.01 * rng.standard_t(3, size=4000), np.ones(4000)])
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda sums: sums[:, 0] / sums[:, 2],
+        lambda sums: (sums[:, 0] - sums[:, 1]) / sums[:, 2],
+        lambda sums: sums[:, 2],
+    ],
+    ids=["mean", "difference of means", "weight"],
+)
+def test_many_rows_are_drawn_closely_whatever_is_made_of_the_sums(
+    combine: Callable[[Floats], Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statistics = _heavy(np.random.default_rng(0))
+    exact = drawn(Sums(statistics), combine, 20_000, 1, 0)
+    monkeypatch.setattr(draws, "_MANY", 0)
+    monkeypatch.setattr(draws, "_LEVERAGE", 1e-2)  # a hundred times as much as of as many rows as that is meant for
+    source = summed(statistics)
+    assert isinstance(source, ManySums)
+    assert 1 < source.heavy.units < 400
+    close = drawn(source, combine, 20_000, 1, 0)
+    assert close.mean() == pytest.approx(exact.mean(), abs=0.03 * exact.std())
+    assert close.std() == pytest.approx(exact.std(), rel=0.03)
+    ends = [0.005, 0.025, 0.975, 0.995]
+    np.testing.assert_allclose(np.quantile(close, ends), np.quantile(exact, ends), rtol=0, atol=0.15 * exact.std())
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 30))
+def test_leverage_is_the_largest_share_in_any_combination(seed: int, columns: int, units: int) -> None:
+    """That of the projection, for columns that may depend on each other."""
+    rng = np.random.default_rng(seed)
+    statistics = rng.normal(size=(columns, units)) * rng.integers(0, 2, (columns, 1))
+    statistics = np.vstack([statistics, statistics[:1]])
+    expected = np.diag(np.linalg.pinv(statistics, rcond=1e-9) @ statistics)
+    np.testing.assert_allclose(draws._leverage(statistics), expected, atol=1e-6)

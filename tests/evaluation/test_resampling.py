@@ -68,8 +68,8 @@ def test_the_linear_form_of_auc_draws_groups_as_the_exact_one(monkeypatch: pytes
 def _every_row(models: list[Regressed]) -> list[Floats]:
     """Medians of weights of every row, as of fewer rows than a window has."""
     first = models[0]
-    source = RowWeights(len(first), np.full(2 * (len(models) > 1), 0.5), first.groups)
-    errors = [np.append(np.abs(each.predicted - each.truth), [0.0] * len(source.shapes)) for each in models]
+    source = RowWeights(len(first), first.groups)
+    errors = [np.abs(each.predicted - each.truth) for each in models]
 
     def medians(weights: Floats) -> Floats:
         return np.stack([weighted.weighted_median(weights, each) for each in errors], axis=1)

@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fairway.core.mapping import THREADS, Mapper
 from fairway.evaluation import roc, weighted
-from fairway.evaluation.draws import CellWeights, RowWeights, Source, Sums, cells_by_group, drawn
+from fairway.evaluation.draws import CellWeights, Joined, RowWeights, Source, Sums, cells_by_group, drawn, summed
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Classified, Floats, Regressed
@@ -150,42 +150,34 @@ def _exact_areas(
         both = [_keep_strata(each, longer, shape) if stratified else each for each in (weights, plain)]
         return np.stack([np.mean([roc.auc(each, one) for one in rankings], axis=0) for each in both], axis=1)
 
-    return RowWeights(len(rows), extra, rows.groups), areas
+    pseudo_rows = CellWeights(extra, _mass(rows) / _MASS)
+    return Joined((RowWeights(len(rows), rows.groups), pseudo_rows)), areas
 
 
 def _linear_areas(
     rows: Classified, pseudo: Classes, extra: Floats, stratified: bool
 ) -> tuple[Source, Callable[[Floats], Floats]]:
     """Four sums for each class of rows: of weights, and of weights times the three terms of :class:`~.roc.Areas`."""
-    from scipy.sparse import csr_array, hstack
-
     found, classes, total = roc.areas(rows), len(rows.labels), len(rows)
     counts = np.bincount(rows.truth, minlength=classes)
-    terms = np.stack([np.ones(total), found.own, found.others, found.against_most], axis=1)
+    terms = np.stack([np.ones(total), found.own, found.others, found.against_most])
+    columns = 4 * classes
+    if rows.groups is None:  # then classes share no weight
+        order = np.argsort(rows.truth, kind="stable")
+        parts = np.split(terms[:, order], np.cumsum(counts)[:-1], axis=1)
+        source = Joined((*map(summed, parts), CellWeights(extra)))
+    else:
+        by_class = _by_class(terms, rows.truth, columns)
+        by_group = cells_by_group(rows.groups, np.arange(total), total) @ by_class
+        source = Joined((Sums(by_group), CellWeights(extra, total / by_group.shape[0])))
     pseudo_terms = _pseudo_terms(found, pseudo, total - counts)
-    own, further = (
-        csr_array(
-            (of.ravel(), (4 * truth[:, None] + np.arange(4)).ravel(), np.arange(0, of.size + 1, 4)),
-            shape=(len(of), 4 * classes),
-        )
-        for of, truth in ((terms, rows.truth), (pseudo_terms, pseudo[:, 0]))
-    )
-    own.eliminate_zeros()
-    units = total
-    if rows.groups is not None:
-        own = cells_by_group(rows.groups, np.arange(total), total) @ own
-        units = own.shape[0]
-    nothing = csr_array((own.shape[0], 4 * classes))
-    source = Sums(
-        hstack([own, nothing], format="csr"),
-        hstack([csr_array((len(extra), 4 * classes)), further], format="csr"),
-        extra,
-        total / units,
-    )
-    strata = counts.astype(np.float64) + np.bincount(pseudo[:, 0], weights=extra, minlength=classes)
+    strata: Floats = counts.astype(np.float64) + np.bincount(pseudo[:, 0], weights=extra, minlength=classes)
 
-    def areas(sums: Floats) -> Floats:
-        plain, added = sums.reshape(len(sums), 2, classes, 4).transpose(1, 0, 2, 3)
+    def areas(draws: Floats) -> Floats:
+        plain = draws[:, :columns].reshape(-1, classes, 4)
+        added = np.zeros_like(plain)
+        for weight, truth, own in zip(draws[:, columns:].T, pseudo[:, 0], pseudo_terms, strict=True):
+            added[:, truth] += weight[:, None] * own
         both = (plain + added, plain)
         return np.stack([_area(found, each, strata if stratified else None, total) for each in both], axis=1)
 
@@ -221,6 +213,19 @@ def _area(found: roc.Areas, sums: Floats, strata: Floats | None, total: int) -> 
     return area
 
 
+def _by_class(terms: Floats, truth: Classes, columns: int) -> Any:
+    """The terms of each row in the columns of its class: a sparse array of shape (rows, columns)."""
+    from scipy.sparse import csr_array
+
+    each = len(terms)
+    places = each * truth[:, None] + np.arange(each)
+    found = csr_array(
+        (terms.T.ravel(), places.ravel(), np.arange(0, terms.size + 1, each)), shape=(len(truth), columns)
+    )
+    found.eliminate_zeros()
+    return found
+
+
 def _median_window(errors: Floats, groups: Classes | None) -> tuple[float, float]:
     """Between which errors the median of a resample lies, practically always."""
     rows = len(errors)
@@ -254,11 +259,8 @@ def _cell_source(place: Classes, count: int, extra: Floats, groups: Classes | No
     """Weights of ``count`` cells, row by row in ``place``, and of pseudo-rows."""
     if groups is None:
         return CellWeights(np.concatenate([np.bincount(place, minlength=count).astype(np.float64), extra]))
-    from scipy.sparse import csr_array
-
-    own = cells_by_group(groups, place, count + len(extra))
-    pseudo = (np.ones(len(extra)), (np.arange(len(extra)), count + np.arange(len(extra))))
-    return Sums(own, csr_array(pseudo, shape=(len(extra), count + len(extra))), extra, len(place) / own.shape[0])
+    own = cells_by_group(groups, place, count)
+    return Joined((Sums(own), CellWeights(extra, len(place) / own.shape[0])))
 
 
 def _mass(rows: Classified | Regressed) -> float:
