@@ -17,6 +17,7 @@ from fairway.model import Model
 from fairway.sources.convert import convert
 from fairway.sources.tables import Table, make_table
 from tests.conftest import Digits
+from tests.registry.conftest import postgres, postgres_url  # noqa: F401 (fixtures)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -173,6 +173,7 @@ def csv_of(path: Path, *lines: str) -> Path:
 @pytest.fixture
 def tiny_csv_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(delimited, "_BLOCK", 64)
     monkeypatch.setattr(jsonl, "CHUNK_BYTES", 64)
 
 

@@ -135,5 +135,11 @@ def test_postgresql_is_streamed_and_read_only(tmp_path: Path, postgres_url: Any)
     table = ask(query, tmp_path, postgres_url)
     assert table.rows == 25_000
     assert table.column("price").tolist()[:3] == [0.0, 0.25, 0.5]
-    with pytest.raises(InvalidData, match="read-only"):
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE SEQUENCE numbers")
+    with pytest.raises(InvalidData, match="read-only transaction"):
+        ask("sql:SELECT nextval('numbers')", tmp_path, postgres_url)
+    with pytest.raises(InvalidData, match="refuses the query"):
         ask("sql:CREATE TABLE made AS SELECT 1 AS x", tmp_path, postgres_url)

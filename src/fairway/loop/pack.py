@@ -19,6 +19,9 @@ from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
 
+BASELINE_ROWS = 100_000
+"""At most so many go into the drift baseline, drawn at random: more tell nothing that live windows could be compared with."""
+
 
 def pack(
     model: Bundle | Path | str | None = None,
@@ -115,7 +118,10 @@ def write_packed(project: Project, bundle: Bundle, report: Report, target: Path,
     test = project.table("test")
     reference = project.table("reference") if project.data.reference else test
     with Model(bundle) as model:
-        rows, unseen = (table.feed(model.inputs, label=project.data.label or None) for table in (reference, test))
+        rows, unseen = (
+            table.sample(BASELINE_ROWS).feed(model.inputs, label=project.data.label or None)
+            for table in (reference, test)
+        )
         baseline = make_baseline(model, rows, project.settings.monitor, unseen=unseen)
     files: dict[str, Path | bytes] = {name: bundle.file(name) for name in bundle.manifest.files}
     files |= {"evaluation.json": report.as_json(), "baseline.json": baseline}

@@ -27,7 +27,7 @@ def evaluate_predicate(rows: Reader, where: str, *, limit_s: float = 60.0) -> ND
     """Which rows satisfy ``where``, in order. NULL is false, and so is what a missing value leads to.
 
     ``where`` is parsed as one expression, never as a statement, in a database that can reach no file, no network and no
-    Python variable, for at most ``limit_s`` seconds. Rows are read batch by batch, and of their columns only those that
+    Python variable, for at most ``limit_s`` seconds (per five million rows). Rows are read batch by batch, and of their columns only those that
     ``where`` may name.
 
     Raises
@@ -40,7 +40,7 @@ def evaluate_predicate(rows: Reader, where: str, *, limit_s: float = 60.0) -> ND
         rows.schema.empty_table(), names, where, limit_s
     )  # what is wrong with the condition itself, without any row
     columns = named_columns(where, names)
-    answer = _evaluate(_batches(rows, columns), names, where, limit_s)
+    answer = _evaluate(_batches(rows, columns), names, where, limit_s * max(1.0, rows.rows / _ROWS_PER_LIMIT))
     if answer.num_rows != rows.rows or answer.num_columns != 1:
         reason = "it does not give one value per row; compare columns row by row, without aggregates or UNNEST"
         raise InvalidConfig(_complaint(where, reason, names))
@@ -114,3 +114,4 @@ def _complaint(where: str, reason: str, columns: list[str]) -> str:
 
 
 _SHOWN = 100
+_ROWS_PER_LIMIT = 5_000_000

@@ -21,7 +21,7 @@ from fairway.sources.columns import from_numpy, is_image, to_numpy
 from fairway.sources.images import broken_images, decode_images, target_of
 from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
-from fairway.sources.readers.base import InMemory, Reader, rebatched
+from fairway.sources.readers.base import InMemory, Reader, compacted, rebatched
 from fairway.sources.readers.open import open_data, readable
 from fairway.sources.readers.saved import CLASSES
 from fairway.sources.settings import DataSettings, ImageSettings
@@ -291,7 +291,7 @@ class Table:
 
         if isinstance(self._reader, InMemory):
             return self._reader.arrow.select(list(columns))
-        return pa.Table.from_batches(self._read(columns), self._reader.select(columns))
+        return pa.Table.from_batches(map(compacted, self._read(columns)), self._reader.select(columns))
 
     def _head(self, name: str) -> Any:
         """The column's first row."""

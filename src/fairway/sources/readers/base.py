@@ -96,6 +96,13 @@ def cut(batch: Any, start: int, stop: int | None, before: int) -> Any:
     return batch.slice(low, max(high - low, 0))
 
 
+def compacted(batch: Any) -> Any:
+    """The same rows in memory of their own: Arrow reads a column into a buffer of all columns' size, which it keeps."""
+    import pyarrow as pa
+
+    return batch.take(pa.array(np.arange(batch.num_rows)))
+
+
 def rebatched(batches: Iterator[Any], schema: Any, size: int) -> Iterator[Any]:
     """The same rows as ``pyarrow.Table`` of ``size`` rows each, the last of what is left."""
     import pyarrow as pa

@@ -23,6 +23,7 @@ _LOOSER = {
     ("timestamp[s]", "timestamp[ns]"),
 }
 _SHOWN = 60
+_BLOCK = 2**20  # the parser reads some tens of these ahead
 
 
 def read_delimited(place: Place, types: Mapping[str, str]) -> Reader:
@@ -34,23 +35,32 @@ def read_delimited(place: Place, types: Mapping[str, str]) -> Reader:
     """
     import pyarrow as pa
 
-    known = arrow_types(types)
+    known = _inferred(place)
+    check_types(types, list(known), place.name)
+    known |= arrow_types(types)
     while True:
         try:
-            with _open(place, known, threads=True) as opened:
-                check_types(types, opened.schema.names, place.name)
+            with _open(place, known) as opened:
                 return spooled(opened, opened.schema)
         except pa.ArrowInvalid:
             column, loosened = _misfit(place, known, types)
             known[column] = loosened
 
 
-def _open(place: Place, types: Mapping[str, Any], *, threads: bool) -> Any:
+def _inferred(place: Place) -> dict[str, Any]:
+    with _open(place, {}, CHUNK_BYTES) as opened:
+        names = opened.schema.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InvalidData(f"{place.name} has more than one column {twice[0]!r}; give each its own name")
+        return {field.name: field.type for field in opened.schema}
+
+
+def _open(place: Place, types: Mapping[str, Any], block: int | None = None, *, threads: bool = True) -> Any:
     import pyarrow.csv
 
     return pyarrow.csv.open_csv(
         place.stream(),
-        read_options=pyarrow.csv.ReadOptions(block_size=CHUNK_BYTES, use_threads=threads),
+        read_options=pyarrow.csv.ReadOptions(block_size=block or _BLOCK, use_threads=threads),
         parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if place.suffix == ".tsv" else ","),
         convert_options=pyarrow.csv.ConvertOptions(column_types=types),
     )
@@ -60,9 +70,7 @@ def _misfit(place: Place, known: Mapping[str, Any], said: Mapping[str, str]) -> 
     """The column that holds what its type does not, and a type that does; or the error, with its row."""
     import pyarrow as pa
 
-    found = None
-    with _open(place, {}, threads=False) as opened:
-        names = opened.schema.names
+    found, names = None, list(known)
     try:
         with _open(place, known, threads=False) as opened:  # rows are counted only when they are read one by one
             for _ in opened:

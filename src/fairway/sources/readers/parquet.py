@@ -8,11 +8,12 @@ from typing import Any
 from fairway.sources.readers.base import Reader, chunk_rows, cut
 from fairway.sources.readers.places import Place
 
-_BUFFER = 2**20
+_BUFFERS = 2**24
+_BUFFER = (2**16, 2**20)
 
 
 class ParquetFile(Reader):
-    """A row group may be larger than memory: columns are decoded as they are read, through a buffer of 1 MiB each."""
+    """A row group may be larger than memory: columns are decoded as they are read, through buffers of 16 MiB in all."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -30,7 +31,7 @@ class ParquetFile(Reader):
                 first = before if not wanted else first
                 wanted.append(number)
             before += count
-        with self._open() as file:
+        with self._open(len(columns)) as file:
             size = chunk_rows(self.select(columns))
             for batch in file.iter_batches(size, row_groups=wanted, columns=list(columns)):
                 part = cut(batch, start, stop, first).select(columns)
@@ -38,7 +39,8 @@ class ParquetFile(Reader):
                 if part.num_rows:
                     yield part
 
-    def _open(self) -> Any:
+    def _open(self, columns: int = 1) -> Any:
         import pyarrow.parquet
 
-        return pyarrow.parquet.ParquetFile(self._place.file(), buffer_size=_BUFFER, pre_buffer=False)
+        size = min(max(_BUFFERS // max(columns, 1), _BUFFER[0]), _BUFFER[1])
+        return pyarrow.parquet.ParquetFile(self._place.file(), buffer_size=size, pre_buffer=False)
