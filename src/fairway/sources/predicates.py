@@ -27,8 +27,8 @@ def evaluate_predicate(rows: Reader, where: str, *, limit_s: float = 60.0) -> ND
     """Which rows satisfy ``where``, in order. NULL is false, and so is what a missing value leads to.
 
     ``where`` is parsed as one expression, never as a statement, in a database that can reach no file, no network and no
-    Python variable, for at most ``limit_s`` seconds (per five million rows). Rows are read batch by batch, and of their columns only those that
-    ``where`` may name.
+    Python variable, for at most ``limit_s`` seconds (per five million rows). Rows are read batch by batch, and of their
+    columns only those that ``where`` may name.
 
     Raises
     ------
