@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.core.errors import InvalidConfig, ModelNotFound
+from fairway.core.errors import InvalidConfig, InvalidData, ModelNotFound
 from fairway.core.gate import Gate
 from fairway.core.metrics import Measurement
 from fairway.evaluation.report import Report
@@ -121,11 +121,15 @@ def _compares(gate: Gate) -> bool:
 
 def check_data(project: Project, table: Table) -> None:
     """Find mistakes in ``[data]`` and ``[[slices]]`` now, not after minutes of converting and measuring."""
+    from fairway.sources.mapping import listed
+
     if not project.data.label:
         raise InvalidConfig(
             f"[data] in {project.root / FILE} has no label; name the column to predict: label = 'COLUMN'"
         )
     table.column(project.data.label)
+    if broken := table.broken_images():
+        raise InvalidData(f"{table.origin} has images that cannot be decoded:{listed(broken)}")
     for part in project.settings.slices:
         try:
             table.mask(part.where)

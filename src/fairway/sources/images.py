@@ -170,7 +170,9 @@ def _fault(item: dict[str, Any] | None) -> str:
 
 
 def _absent(item: dict[str, Any] | None) -> str:
-    return "has a path and no content: save the images with the data" if item and item.get("path") else "is missing"
+    if item is None or not item.get("path"):
+        return "is missing"
+    return "is empty" if item.get("bytes") is not None else "has a path and no content: save the images with the data"
 
 
 def _too_large(image: Any) -> str:

@@ -59,6 +59,7 @@ class Table:
         self._reader: Reader = rows if isinstance(rows, Reader) else InMemory(rows)
         self._digest = digest
         self._masks: dict[str, NDArray[np.bool_]] = {}
+        self._sound: set[str] = set()  # columns whose images can all be decoded
         self.origin = origin
         self._image = image
 
@@ -241,6 +242,19 @@ class Table:
             start += part.num_rows
         return problems.lines()
 
+    def broken_images(self) -> list[str]:
+        """The images that cannot be decoded, one line each with row and path, in any column; none if there are no images."""
+        problems = Problems()
+        for name in self.columns:
+            if is_image(self.schema.field(name).type) and name not in self._sound:
+                before, start = len(problems.found), 0
+                for part in self._read([name]):
+                    self._tell(name, broken_images(part.column(0).to_pylist()), part.column(0), problems, start)
+                    start += part.num_rows
+                if len(problems.found) == before:
+                    self._sound.add(name)
+        return problems.lines()
+
     def mask(self, where: str) -> NDArray[np.bool_]:
         """Which rows satisfy a SQL predicate over the columns; NULL is false. Raises :class:`InvalidConfig` if it is wrong.
 
@@ -352,16 +366,19 @@ class Table:
     def _pictures(
         self, spec: TensorSpec, name: str, column: Any, problems: Problems, start: int, *, check: bool
     ) -> Tensor | None:
-        encoded = column.to_pylist()
         if check:
             target_of(spec, self._image)
-            array, broken = None, broken_images(encoded)
-        else:
-            array, broken = decode_images(encoded, spec, self._image)
-        for row, reason in broken:
-            path = (encoded[row] or {}).get("path") or "no path"
-            problems.add(f"column {name!r}, row {start + row} ({path}) {reason}")
+            if name not in self._sound:
+                self._tell(name, broken_images(column.to_pylist()), column, problems, start)
+            return None
+        array, broken = decode_images(column.to_pylist(), spec, self._image)
+        self._tell(name, broken, column, problems, start)
         return None if broken else array
+
+    def _tell(self, name: str, broken: list[tuple[int, str]], column: Any, problems: Problems, start: int) -> None:
+        for row, reason in broken:
+            path = (column[row].as_py() or {}).get("path") or "no path"
+            problems.add(f"column {name!r}, row {start + row} ({path}) {reason}")
 
     def _scalars(self, label: str | None) -> list[str]:
         from pyarrow import types
