@@ -1,4 +1,7 @@
-"""Run the parts, each a module with ``measure() -> list[Figure]``: all of them, or those named."""
+"""Run the parts, each a module with ``measure() -> list[Figure]``: all of them, or those named.
+
+Each part has a file of results of its own, ``benchmarks/results/evaluation_PART.json``.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,22 @@ import pkgutil
 import sys
 
 import benchmarks.evaluation
-from benchmarks.harness import Figure, report
+from benchmarks.harness import report
 
 PACKAGES = ["fairway", "numpy", "onnxruntime", "pyarrow", "duckdb", "scikit-learn", "scipy"]
 
 
 def main(chosen: list[str]) -> None:
-    """Measure, print, and write the results."""
+    """Measure, print, write the results, and exit 1 if a target does not hold."""
     known = [module.name for module in pkgutil.iter_modules(benchmarks.evaluation.__path__) if module.name[0] != "_"]
-    figures: list[Figure] = []
+    missed = False
     for name in chosen or known:
-        figures += importlib.import_module(f"benchmarks.evaluation.{name}").measure()
-    report("evaluation", figures, PACKAGES)
+        figures = importlib.import_module(f"benchmarks.evaluation.{name}").measure()
+        try:
+            report(f"evaluation_{name}", figures, PACKAGES)
+        except SystemExit as done:  # it ends with its verdict
+            missed = missed or bool(done.code)
+    sys.exit(missed)
 
 
 if __name__ == "__main__":

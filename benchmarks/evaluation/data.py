@@ -24,7 +24,7 @@ from pathlib import Path
 started = time.perf_counter()
 from fairway.bundle.format import read_bundle
 from fairway.evaluation.evaluate import evaluate
-from fairway.evaluation.scoring import score_models
+from fairway.evaluation.fit import check_fit
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
 from fairway.sources.tables import load_table
@@ -32,8 +32,9 @@ from fairway.sources.tables import load_table
 what, bundle, data = sys.argv[1:]
 with Model(read_bundle(Path(bundle))) as model:
     table = load_table(Path(data))
-    if what == "score":
-        rows = len(score_models([model], table, label="label", batch_size=256)[0])
+    if what == "answer":
+        check_fit([model], table, label="label")
+        rows = sum(len(model.infer(feed)["probabilities"]) for _, feed in table.feeds(model.inputs, 256))
     else:
         slices = [SliceSettings("low", "f0 < 0.25")]
         rows = evaluate(model, table, label="label", slices=slices, settings=EvaluationSettings(resamples=100)).rows
@@ -43,11 +44,11 @@ print(json.dumps([rows, peak / 1e6, time.perf_counter() - started]))
 
 
 def measure() -> list[Figure]:
-    """Peak resident memory (with all libraries) and seconds, of scoring alone and of a whole evaluation."""
+    """Peak resident memory (with all libraries) and seconds, of reading and inference alone and of a whole evaluation."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         bundle, files = _prepare(Path(folder))
-        for what, says in (("score", "scored"), ("evaluate", "evaluated")):
+        for what, says in (("answer", "checked and answered"), ("evaluate", "evaluated")):
             for file in files:
                 peak, seconds = _child(what, bundle, file)
                 about = f"a million rows of {COLUMNS} columns {says}, {file.suffix[1:]} of {file.stat().st_size / 1e6:,.0f} MB"

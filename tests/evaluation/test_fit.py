@@ -13,7 +13,6 @@ import pytest
 from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.fit import check_fit
-from fairway.evaluation.scoring import score_models
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
 from fairway.sources.tables import Table, load_table, make_table
@@ -75,7 +74,7 @@ def test_values_that_do_not_fit_are_counted_over_all_rows(bundle: Any) -> None:
     columns["age"][[3, 8]] = np.nan
     columns["mass"] = np.array(["heavy"] * 100)
     with Untouched(bundle) as model, pytest.raises(InvalidData) as error:
-        check_fit([model], make_table(columns), label="absent", group="clinics")
+        evaluate(model, make_table(columns), label="absent", settings=EvaluationSettings(group="clinics"))
     assert str(error.value).splitlines()[1:] == [
         "- column 'age' has 2 missing or infinite numbers, first in row 3; impute or drop them (input 'x', FP32)",
         "- column 'mass' holds text, not numbers (input 'x', FP32)",
@@ -95,18 +94,19 @@ def test_rows_from_a_file_are_scored_as_rows_in_memory_are(bundle: Any, batch_si
     columns = people(1000)
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=130)
     seen: list[tuple[int, int]] = []
+    settings = EvaluationSettings(batch_size=batch_size, resamples=20)
+
+    def told(what: str, done: int, of: int) -> None:
+        if what.startswith("scoring"):
+            seen.append((done, of))
+
     with Model(bundle) as model:
 
-        def scores(table: Table) -> Any:
+        def measured(table: Table) -> Any:
             seen.clear()
-            told = score_models(
-                [model], table, label="who", batch_size=batch_size, progress=lambda _, done, of: seen.append((done, of))
-            )
-            return told[0]
+            return evaluate(model, table, label="who", settings=settings, progress=told).measurements
 
-        in_memory, streamed = scores(make_table(columns)), scores(load_table(tmp_path / "a.parquet"))
-    np.testing.assert_array_equal(in_memory.probabilities, streamed.probabilities)
-    np.testing.assert_array_equal(in_memory.truth, streamed.truth)
+        assert measured(make_table(columns)) == measured(load_table(tmp_path / "a.parquet"))
     assert seen[-1] == (1000, 1000)
     assert len(seen) == -(-1000 // batch_size)
 

@@ -27,6 +27,7 @@ class Problems:
     """What does not fit, gathered over any number of batches: how often, and from which row on, by what it is."""
 
     found: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, what: str, wrong: Tensor | None = None, offset: int = 0) -> None:
         """A problem; where some rows have it, ``wrong`` of shape ``[rows, ...]`` marks them, the first being row ``offset``.
@@ -38,6 +39,12 @@ class Problems:
             here = offset + int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
             count, first = count + int(wrong.sum()), here if first < 0 else first
         self.found[what] = (count, first)
+
+    def add_shape(self, name: str, array: Tensor) -> None:
+        """A column's lists must have one length in all batches, as they must within each."""
+        known = self._shapes.setdefault(name, array.shape[1:])
+        if known != array.shape[1:]:
+            self.add(f"column {name!r} holds lists of different lengths; a tensor needs one length")
 
     def lines(self) -> list[str]:
         """One line per problem."""

@@ -35,12 +35,22 @@ def evaluate_predicate(rows: Reader, where: str, *, limit_s: float = 60.0) -> ND
     InvalidConfig
         If it is not an expression, names unknown columns, does not give one truth value per row, or takes too long.
     """
-    names = rows.schema.names
-    _evaluate(
-        rows.schema.empty_table(), names, where, limit_s
-    )  # what is wrong with the condition itself, without any row
-    columns = named_columns(where, names)
-    answer = _evaluate(_batches(rows, columns), names, where, limit_s * max(1.0, rows.rows / _ROWS_PER_LIMIT))
+    names, columns = rows.schema.names, named_columns(where, rows.schema.names)
+    limit_s *= max(1.0, rows.rows / _ROWS_PER_LIMIT)
+    duckdb = require("duckdb", extra="evaluate")
+    with duckdb.connect(":memory:", config=_SEALED) as database:
+        database.execute("SET lock_configuration = true")
+        try:
+            truth = duckdb.SQLExpression(where).cast("BOOLEAN")
+            database.from_arrow(rows.schema.empty_table()).select(truth)  # names are looked up among all columns
+            with _at_most(limit_s, database.interrupt):
+                answer = database.from_arrow(_batches(rows, columns)).select(truth).to_arrow_table()
+        except duckdb.InterruptException:
+            raise InvalidConfig(
+                _complaint(where, f"it takes more than {limit_s:g} s; make it simpler", names)
+            ) from None
+        except duckdb.Error as error:
+            raise InvalidConfig(_complaint(where, str(error), names)) from None
     if answer.num_rows != rows.rows or answer.num_columns != 1:
         reason = "it does not give one value per row; compare columns row by row, without aggregates or UNNEST"
         raise InvalidConfig(_complaint(where, reason, names))
@@ -60,22 +70,6 @@ def named_columns(where: str, names: Sequence[str]) -> list[str]:
     if "columns" in said:  # COLUMNS('a.*') chooses by a pattern
         return list(names)
     return [name for name in names if name.lower().replace('"', '""') in said] or list(names[:1])
-
-
-def _evaluate(arrow: Any, names: list[str], where: str, limit_s: float) -> Any:
-    duckdb = require("duckdb", extra="evaluate")
-    with duckdb.connect(":memory:", config=_SEALED) as database:
-        database.execute("SET lock_configuration = true")
-        try:
-            truth = duckdb.SQLExpression(where).cast("BOOLEAN")
-            with _at_most(limit_s, database.interrupt):
-                return database.from_arrow(arrow).select(truth).to_arrow_table()
-        except duckdb.InterruptException:
-            raise InvalidConfig(
-                _complaint(where, f"it takes more than {limit_s:g} s; make it simpler", names)
-            ) from None
-        except duckdb.Error as error:
-            raise InvalidConfig(_complaint(where, str(error), names)) from None
 
 
 def _batches(rows: Reader, columns: list[str]) -> Any:

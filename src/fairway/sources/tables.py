@@ -23,6 +23,7 @@ from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
 from fairway.sources.readers.base import InMemory, Reader, compacted, rebatched
 from fairway.sources.readers.open import open_data, readable
+from fairway.sources.readers.places import without_secrets
 from fairway.sources.readers.saved import CLASSES
 from fairway.sources.settings import DataSettings, ImageSettings
 
@@ -330,7 +331,14 @@ class Table:
             raise InvalidData(f"{self.origin}: {problems}")
 
     def _plan(self, specs: Sequence[TensorSpec], label: str | None, problems: Problems) -> Plan:
-        return plan_columns(specs, self.columns, self._scalars(label), self._element_shape, problems)
+        def shape(name: str) -> tuple[int, ...] | None:
+            try:
+                return self._element_shape(name)
+            except InvalidData as error:  # the first row's list is missing
+                problems.add(str(error))
+                return (0,)
+
+        return plan_columns(specs, self.columns, self._scalars(label), shape, problems)
 
     def _filled(
         self,
@@ -355,6 +363,7 @@ class Table:
                             arrays[name] = image
                     else:
                         arrays[name] = to_numpy(column, name)
+                        problems.add_shape(name, arrays[name])
                 except (InvalidData, InvalidConfig) as error:
                     problems.add(str(error))
             if arrays and len(arrays) == len(plan[spec.name]):
@@ -412,7 +421,7 @@ def load_table(
     """
     settings = settings or DataSettings(test=str(path))
     opened = open_data(str(path), settings, root or Path())
-    return Table(opened.reader, digest=opened.digest, origin=origin or str(path), image=settings.image)
+    return Table(opened.reader, digest=opened.digest, origin=without_secrets(origin or str(path)), image=settings.image)
 
 
 def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Table:

@@ -20,7 +20,7 @@ from fairway.sources.readers.joined import Joined, partitions
 from fairway.sources.readers.jsonl import read_jsonl
 from fairway.sources.readers.npz import read_npz
 from fairway.sources.readers.parquet import ParquetFile
-from fairway.sources.readers.places import Found, Place, find_places
+from fairway.sources.readers.places import Found, Place, find_places, without_secrets
 from fairway.sources.readers.saved import SPLITS, STATE, read_saved, saved_files, split_of, with_classes
 from fairway.sources.readers.sql import PREFIX, read_query
 from fairway.sources.settings import DataSettings
@@ -106,13 +106,15 @@ def open_data(given: str, settings: DataSettings, root: Path) -> Opened:
         If the settings do not fit it.
     """
     if given.startswith(PREFIX):
-        with readable(given):
+        with readable(without_secrets(given)):
             opened = Opened(*read_query(given, settings.database, root))
     else:
         opened = _opened(find_places(given, root), settings.types)
     rows, columns = opened.reader.rows, len(opened.reader.schema)
     if rows == 0 or columns == 0:
-        raise InvalidData(f"{given} has {rows} rows and {columns} columns; it needs at least one of each")
+        raise InvalidData(
+            f"{without_secrets(given)} has {rows} rows and {columns} columns; it needs at least one of each"
+        )
     return opened
 
 

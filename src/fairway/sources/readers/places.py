@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -129,6 +130,21 @@ class Found:
     split: str = ""
 
 
+def without_secrets(text: str) -> str:
+    """A URL or query to show: without passwords, tokens and signatures.
+
+    Examples
+    --------
+    >>> without_secrets("https://me:s3cret@host/a.csv?sig=abc&part=1")
+    'https://***@host/a.csv?***'
+    >>> without_secrets("sql:SELECT * FROM postgres_scan('host=db password=s3cret', 'public', 't')")
+    "sql:SELECT * FROM postgres_scan('host=db password=***', 'public', 't')"
+    """
+    text = re.sub(r"://[^/@\s']+@", "://***@", text)
+    text = re.sub(r"(?i)\b(password|passwd|pwd|secret|token)\s*=\s*[^\s'&;)]+", r"\1=***", text)
+    return re.sub(r"(://[^\s'?]*)\?[^\s'#]*=[^\s'#]*", r"\1?***", text)
+
+
 def find_places(given: str, root: Path) -> Found:
     """Find what is named, relative to ``root``.
 
@@ -163,14 +179,15 @@ def _remote(given: str) -> Found:
         remote, path = fsspec.core.url_to_fs(url)
         filesystem = PyFileSystem(FSSpecHandler(remote))
         if not glob.has_magic(path):
-            return Found([Place(filesystem, path, url, local=False)], split=split)
+            return Found([Place(filesystem, path, without_secrets(url), local=False)], split=split)
         found = sorted(remote.glob(path))
     except ImportError as error:
-        raise InvalidData(f"{given} needs a package that is not installed: {error}") from None
+        raise InvalidData(f"{without_secrets(given)} needs a package that is not installed: {error}") from None
     except Exception as error:  # noqa: BLE001 (each store raises its own)
-        raise InvalidData(f"{given} cannot be reached: {type(error).__name__}: {error}") from None
+        reason = without_secrets(f"{type(error).__name__}: {error}")
+        raise InvalidData(f"{without_secrets(given)} cannot be reached: {reason}") from None
     if not found:
-        raise InvalidData(f"no file matches {given}; check the pattern")
+        raise InvalidData(f"no file matches {without_secrets(given)}; check the pattern")
     scheme = given.partition("://")[0]
     return Found([Place(filesystem, each, f"{scheme}://{each}", local=False) for each in found], _plain_root(path))
 

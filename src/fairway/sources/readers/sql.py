@@ -16,6 +16,7 @@ from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.extras import require
 from fairway.sources.readers.base import InMemory, Reader, rebatched
 from fairway.sources.readers.joined import Joined
+from fairway.sources.readers.places import without_secrets
 from fairway.sources.readers.spool import spooled
 
 PREFIX = "sql:"
@@ -88,7 +89,8 @@ def _duckdb(query: str, url: str, root: Path) -> Iterator[Any]:
             reader = read(_ROWS)
             yield from rebatched(iter(reader), reader.schema, _ROWS)
     except duckdb.Error as error:
-        raise InvalidData(f"DuckDB refuses the query {query[:200]!r}: {' '.join(str(error).split())[:500]}") from None
+        reason = " ".join(str(error).split())[:500]
+        raise InvalidData(without_secrets(f"DuckDB refuses the query {query[:200]!r}: {reason}")) from None
 
 
 def _sqlalchemy(query: str, url: str, root: Path) -> Iterator[Any]:
@@ -119,7 +121,7 @@ def _sqlalchemy(query: str, url: str, root: Path) -> Iterator[Any]:
                 yield _arrow(names, rows)
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = _scrubbed(getattr(error, "orig", None) or error, secret)
-        raise InvalidData(f"{shown} refuses the query {query[:200]!r}: {reason}") from None
+        raise InvalidData(without_secrets(f"{shown} refuses the query {query[:200]!r}: {reason}")) from None
     finally:
         engine.dispose()
 
