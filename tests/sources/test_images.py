@@ -136,6 +136,10 @@ def test_folders_are_classes_and_images_are_read_when_they_are_asked_for(tmp_pat
     assert table.column("label").tolist() == ["cats"] * 3 + ["dogs"] * 3
     assert table.mask("label = 'dogs'").tolist() == [False] * 3 + [True] * 3
     assert table.datatype("image") is None
+    assert table.column("image").tolist() == [
+        *(f"cats/{n}.png" for n in range(3)),
+        *(f"dogs/{n}.jpg" for n in range(3)),
+    ]
     feed = table.feed([TensorSpec("pixels", Datatype.UINT8, (-1, 4, 6, 3))], label="label")
     assert feed["pixels"].shape == (6, 4, 6, 3)
     assert feed["pixels"][:3, 0, 0, 0].tolist() == [0, 10, 20]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -24,7 +23,7 @@ SHOWN = 20
 def infer(
     model: Annotated[str, typer.Argument(help="A model's name on the server; NAME:VERSION asks that version.")],
     data: Annotated[
-        Path | None, typer.Option(help="A data file; its columns fill the inputs.", show_default=False)
+        str | None, typer.Option(help="A data file; its columns fill the inputs.", show_default=False)
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many of the file's rows to send, from the first.")] = 1,
     inputs: Annotated[
@@ -62,7 +61,7 @@ def _specs(metadata: dict[str, Any]) -> tuple[Any, ...]:
         raise ServerUnavailable(f"the server does not say what the model takes ({error}); is it a V2 server?") from None
 
 
-def _from_file(path: Path, rows: int, specs: tuple[Any, ...]) -> Tensors:
+def _from_file(path: str, rows: int, specs: tuple[Any, ...]) -> Tensors:
     from fairway.sources.tables import load_table
 
     return load_table(path).feed(specs, slice(0, rows))

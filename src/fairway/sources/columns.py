@@ -15,7 +15,8 @@ def to_numpy(column: Any, name: str) -> Tensor:
     """A ``pyarrow.Array`` or ``ChunkedArray`` as an array of shape ``[rows, ...]``.
 
     Nulls among numbers become NaN (and the column float64); strings are ``str`` objects, null strings ``None``; lists must
-    all have one length and become further axes. Raises :class:`InvalidData` naming the column where that cannot be.
+    all have one length and become further axes; encoded images are their paths. Raises :class:`InvalidData` naming the column
+    where that cannot be.
     """
     import pyarrow as pa
 
@@ -55,6 +56,8 @@ def _array(array: Any, name: str) -> Tensor:
     from pyarrow import types
 
     kind = array.type
+    if is_image(kind):
+        return _array(array.field("path"), name)
     if types.is_dictionary(kind):
         return _array(array.cast(kind.value_type), name)
     if types.is_null(kind):

@@ -95,7 +95,8 @@ class Table:
     def column(self, name: str) -> Tensor:
         """One column as an array of shape ``[rows, ...]``; no other column is read.
 
-        Missing numbers are NaN, text is ``str`` objects with ``None`` where missing, lists are further axes.
+        Missing numbers are NaN, text is ``str`` objects with ``None`` where missing, lists are further axes, images
+        are their paths.
 
         Raises
         ------
