@@ -11,6 +11,7 @@ import numpy as np
 
 from fairway.evaluation.influence import spread
 from fairway.evaluation.intervals import grouped_proportion_interval, proportion_interval, skewed_interval
+from fairway.evaluation.roc import placements
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Floats, Mask
@@ -53,6 +54,14 @@ def share_estimate(hits: Mask, groups: Classes | None, confidence: float) -> Est
     share = count / rows
     ends = grouped_proportion_interval(share, rows, spread(hits - share, groups), confidence)
     return Estimate(share) if ends is None else Estimate(share, *ends)
+
+
+def area_terms(scores: Floats, positive: Mask) -> tuple[float, Floats]:
+    """The area under the ROC curve, and by how much a share of weight moved to each row would change it (DeLong)."""
+    won = placements(scores, positive)
+    area, inside = float(won[positive].mean()), int(positive.sum())
+    slopes: Floats = (won - area) * np.where(positive, len(won) / inside, len(won) / (len(won) - inside))
+    return area, slopes
 
 
 def units_of(rows: int, groups: Classes | None) -> Classes:

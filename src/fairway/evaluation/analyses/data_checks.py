@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fairway.evaluation.checks.base import Check, feature_columns
+from fairway.evaluation.checks.base import Check, look
 from fairway.evaluation.checks.columns import column_checks
 from fairway.evaluation.checks.duplicates import duplicate_checks
 from fairway.evaluation.checks.noise import label_checks
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 def analyse(subject: Subject) -> tuple[Check, ...] | None:
     """Every check, those that found nothing too.
 
-    Hashes of all rows are kept, 8 bytes each; what costs more looks at a seeded sample of at most 2,000 test rows and 20,000
-    reference rows. Other kinds of rows than classes and numbers: ``None``.
+    Hashes of all rows are kept, 8 bytes each; all else looks at a seeded sample of at most 20,000 rows of either
+    side. Other kinds of rows than classes and numbers: ``None``.
     """
     if not isinstance(subject.rows, Classified | Regressed):
         return None
-    columns = feature_columns(subject)
-    found: list[Check] = [*power_checks(subject), *label_checks(subject)]
-    for look in (duplicate_checks, column_checks, shift_checks):
-        found += look(subject, columns)
+    looked = look(subject)
+    found: list[Check] = []
+    checks = (power_checks, label_checks, duplicate_checks, column_checks, shift_checks)
+    for done, check in enumerate(checks, 1):
+        found += check(looked)
         if subject.progress is not None:
-            subject.progress("checking the data", len(found), len(found))
+            subject.progress("checking the data", done, len(checks))
     return tuple(found)

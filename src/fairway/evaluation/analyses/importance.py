@@ -158,14 +158,10 @@ def _parts(inputs: tuple[TensorSpec, ...], subject: Subject) -> Iterator[_Part]:
             yield _Part(spec.name, spec.name, None)
 
 
-def _names(subject: Subject, spec: TensorSpec, width: int) -> list[str]:
-    """Those of the table's numeric columns, where they fill the input; else numbers."""
-    if spec.name not in subject.table.columns:
-        names = [n for n in subject.table.features(label=subject.label) if subject.table.datatype(n) is not None]
-        names = [name for name in names if subject.table.datatype(name) is not Datatype.BYTES]
-        if len(names) == width:
-            return names
-    return [f"{spec.name}[{place}]" for place in range(width)]
+def _names(subject: Subject, spec: TensorSpec, width: int) -> tuple[str, ...]:
+    """Those of the columns that fill the input; of the elements of a single one, numbers."""
+    columns = subject.table.needed([spec], label=subject.label)
+    return columns if len(columns) == width else tuple(f"{spec.name}[{place}]" for place in range(width))
 
 
 def _patches(name: str, shape: tuple[int, ...]) -> Iterator[_Part]:
@@ -218,13 +214,16 @@ def _shuffled(feed: Tensors, part: _Part, order: Classes) -> dict[str, Tensor]:
 def _ask(subject: Subject, feed: Tensors, rows: Classified | Regressed) -> Scored:
     prediction = subject.model.manifest.prediction
     assert prediction is not None
-    size = 1 if _one_by_one(subject) else subject.settings.batch_size
-    raw = np.concatenate(
-        [
-            np.asarray(subject.model.infer({k: v[at : at + size] for k, v in feed.items()})[prediction.output])
-            for at in range(0, len(rows), size)
-        ]
-    )
+    fixed = max((spec.shape[0] for spec in subject.model.inputs if spec.shape), default=-1)
+    size = max(fixed, 1) if _one_by_one(subject) else subject.settings.batch_size
+    answers = []
+    for start in range(0, len(rows), size):
+        part = {name: array[start : start + size] for name, array in feed.items()}
+        count = min(size, len(rows) - start)
+        if fixed > count:  # a model of a fixed number of rows: the last one again and again
+            part = {name: np.concatenate([a, np.repeat(a[-1:], fixed - count, axis=0)]) for name, a in part.items()}
+        answers.append(np.asarray(subject.model.infer(part)[prediction.output])[:count])
+    raw = np.concatenate(answers)
     if isinstance(rows, Regressed):
         return read_values(raw, rows.truth)
     own = subject.model.manifest.labels or rows.labels[: max(2, math.prod(raw.shape[1:]))]
@@ -233,7 +232,7 @@ def _ask(subject: Subject, feed: Tensors, rows: Classified | Regressed) -> Score
 
 def _one_by_one(subject: Subject) -> bool:
     model = subject.model
-    return not model.manifest.engine.batching or any(spec.shape[:1] == (1,) for spec in model.inputs)
+    return not model.manifest.engine.batching or any(spec.shape[:1] != (-1,) for spec in model.inputs)
 
 
 def _chosen(rows: Classified | Regressed, chosen: Classes) -> Classified | Regressed:

@@ -13,9 +13,9 @@ import numpy as np
 
 from fairway.core.errors import InvalidConfig
 from fairway.core.extras import require
-from fairway.evaluation import weighted
 from fairway.evaluation.estimates import (
     Estimate,
+    area_terms,
     block_count,
     cell_draws,
     jackknife,
@@ -121,7 +121,7 @@ def analyse(subject: Subject) -> tuple[ClassThresholds, ...] | None:
     counts = np.bincount(rows.truth, minlength=len(rows.labels))
     usable = [c for c in chosen if min(counts[c], len(rows) - counts[c]) >= _FEWEST]
     if len(usable) > _CLASSES:
-        areas = {c: weighted.auc_influence(rows.probabilities[:, c], rows.truth == c)[0] for c in usable}
+        areas = {c: area_terms(rows.probabilities[:, c], rows.truth == c)[0] for c in usable}
         usable = sorted(usable, key=areas.__getitem__)[:_CLASSES]
     costs = settings.costs if len(chosen) == 1 else None
     found = [_of_class(rows, c, settings, costs, several=len(chosen) > 1) for c in usable]
@@ -196,7 +196,7 @@ def _taken(counts: Floats) -> Floats:
 
 
 def _auc(scores: Floats, positive: Mask, groups: Classes | None, confidence: float) -> Estimate:
-    area, slopes = weighted.auc_influence(scores, positive)
+    area, slopes = area_terms(scores, positive)
     ends = skewed_interval(area, spread(slopes, groups), confidence)
     return Estimate(area) if ends is None else Estimate(area, max(0.0, ends[0]), min(1.0, ends[1]))
 

@@ -74,23 +74,57 @@ class Encoded(NamedTuple):
     numeric: tuple[bool, ...]
 
 
+def without_reference(name: str, looked: Looked) -> Check:
+    """A check that cannot be made."""
+    reason = "there is no reference data" if looked.subject.reference is None else "the reference lacks columns"
+    return Check(name, Severity.SKIPPED, f"Not looked for: {reason}.", "Name the training data: [data] reference.")
+
+
 def percent(share: float) -> str:
     """A share in words, with three digits."""
     return f"{100 * share:.3g} %"
 
 
-def feature_columns(subject: Subject) -> tuple[str, ...]:
-    """The columns of the table that the model reads."""
-    found: list[str] = []
-    table = subject.table
-    for spec in subject.model.inputs:
-        if spec.columns and all(name in table.columns for name in spec.columns):
-            found += spec.columns
-        elif spec.name in table.columns:
-            found.append(spec.name)
-        else:
-            found += [name for name in table.columns if name != subject.label and table.datatype(name) is not None]
-    return tuple(dict.fromkeys(found))
+class Looked(NamedTuple):
+    """What checks look at.
+
+    Attributes
+    ----------
+    subject : Subject
+    columns : tuple of str
+        Those that the model reads.
+    places : int array
+        Of the rows of ``test`` in the whole table.
+    test : Table
+        A sample of the test rows, in memory.
+    reference : Table or None
+        A sample of the reference rows, if there are any and they have all ``columns``.
+    """
+
+    subject: Subject
+    columns: tuple[str, ...]
+    places: Classes
+    test: Table
+    reference: Table | None
+
+
+ROWS = 20_000
+"""Rows of either side that all checks but the hashing look at."""
+
+
+def look(subject: Subject) -> Looked:
+    """Draw the samples."""
+    columns = subject.table.needed(subject.model.inputs, label=subject.label)
+    seed, reference = subject.settings.seed, subject.reference
+    places = sampled(subject.table.rows, ROWS, seed)
+    usable = reference is not None and set(columns) <= set(reference.columns)
+    return Looked(
+        subject,
+        columns,
+        places,
+        subject.table.select(places),
+        reference.select(sampled(reference.rows, ROWS, seed + 1)) if reference is not None and usable else None,
+    )
 
 
 def sampled(rows: int, most: int, seed: int) -> Classes:

@@ -16,7 +16,7 @@ from fairway.evaluation.predictions import Classified
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
-    from fairway.evaluation.analyses.base import Subject
+    from fairway.evaluation.checks.base import Looked
     from fairway.evaluation.predictions import Floats, Mask
 
 _ROWS = 2_000
@@ -25,23 +25,22 @@ _PERFECT = 0.99
 _SHOWN = 10
 
 
-def column_checks(subject: Subject, columns: tuple[str, ...]) -> Iterator[Check]:
+def column_checks(looked: Looked) -> Iterator[Check]:
     """Constant, missing, id-like and target-leaking columns, of those that the model reads."""
-    scalars = [name for name in columns if subject.table.column(name).ndim == 1]
-    yield _constant(subject, scalars)
-    yield from _missing(subject, scalars)
-    yield _named(subject, scalars)
-    yield _leaking(subject, columns)
+    scalars = [name for name in looked.columns if looked.test.column(name).ndim == 1]
+    yield _constant(looked, scalars)
+    yield from _missing(looked, scalars)
+    yield _named(looked, scalars)
+    yield _leaking(looked)
 
 
-def _constant(subject: Subject, columns: list[str]) -> Check:
-    found = [name for name in columns if _single(subject.table.column(name))]
+def _constant(looked: Looked, columns: list[str]) -> Check:
+    found = [name for name in columns if _single(looked.test.column(name))]
     if not found:
         return Check("constant columns", Severity.FINE, "Every column varies.")
     told = []
-    if subject.reference is not None:
-        known = [name for name in found if name in subject.reference.columns]
-        told = [name for name in known if not _single(subject.reference.column(name))]
+    if looked.reference is not None:
+        told = [name for name in found if not _single(looked.reference.column(name))]
     if told:
         return Check(
             "constant columns",
@@ -59,10 +58,10 @@ def _constant(subject: Subject, columns: list[str]) -> Check:
     )
 
 
-def _missing(subject: Subject, columns: list[str]) -> Iterator[Check]:
+def _missing(looked: Looked, columns: list[str]) -> Iterator[Check]:
     from scipy.stats import fisher_exact
 
-    gone = {name: missing_values(subject.table.column(name)) for name in columns}
+    gone = {name: missing_values(looked.test.column(name)) for name in columns}
     holed = [name for name in columns if gone[name].any()]
     if not holed:
         yield Check("missing values", Severity.FINE, "No value is missing.")
@@ -76,11 +75,10 @@ def _missing(subject: Subject, columns: list[str]) -> Iterator[Check]:
             "Ask whether they are missing in service as well.",
             columns=tuple(worst[:_SHOWN]),
         )
-    if subject.reference is None:
+    if looked.reference is None:
         return
-    shared = [name for name in columns if name in subject.reference.columns]
-    theirs = {name: missing_values(subject.reference.column(name)) for name in shared}
-    compared = [name for name in shared if gone[name].any() or theirs[name].any()]
+    theirs = {name: missing_values(looked.reference.column(name)) for name in columns}
+    compared = [name for name in columns if gone[name].any() or theirs[name].any()]
     tables = [[[int(m.sum()), int((~m).sum())] for m in (gone[name], theirs[name])] for name in compared]
     adjusted = holm([float(fisher_exact(table).pvalue) for table in tables])
     differing = [name for name, p in zip(compared, adjusted, strict=True) if p is not None and p <= 0.01]
@@ -94,8 +92,8 @@ def _missing(subject: Subject, columns: list[str]) -> Iterator[Check]:
         )
 
 
-def _named(subject: Subject, columns: list[str]) -> Check:
-    found = [name for name in columns if subject.table.rows >= _FEWEST and _names_rows(subject.table.column(name))]
+def _named(looked: Looked, columns: list[str]) -> Check:
+    found = [name for name in columns if looked.test.rows >= _FEWEST and _names_rows(looked.test.column(name))]
     if not found:
         return Check("id-like columns", Severity.FINE, "No column has a name of its own for every row.")
     return Check(
@@ -107,13 +105,14 @@ def _named(subject: Subject, columns: list[str]) -> Check:
     )
 
 
-def _leaking(subject: Subject, columns: tuple[str, ...]) -> Check:
+def _leaking(looked: Looked) -> Check:
     name = "target-leaking columns"
-    rows = subject.rows
-    chosen = sampled(len(rows), _ROWS, subject.settings.seed)
+    rows = looked.subject.rows
+    kept = sampled(len(looked.places), _ROWS, looked.subject.settings.seed)
+    chosen = looked.places[kept]
     if len(chosen) < _FEWEST or (isinstance(rows, Classified) and len(np.unique(rows.truth[chosen])) < 2):
         return Check(name, Severity.SKIPPED, f"Not looked for: fewer than {_FEWEST} rows, or one class.")
-    [made] = encoded([subject.table.select(chosen)], columns)
+    [made] = encoded([looked.test.select(kept)], looked.columns)
     if made.matrix.shape[1] < 2:
         return Check(name, Severity.SKIPPED, "Not looked for: the model reads a single column.")
     power = predictive_power(made.matrix, rows.truth[chosen], classes=isinstance(rows, Classified))
@@ -124,7 +123,10 @@ def _leaking(subject: Subject, columns: tuple[str, ...]) -> Check:
     found = [made.names[place] for place in order if power[place] >= _PERFECT]
     if not found:
         return Check(
-            name, Severity.FINE, f"No column alone gives the label away: {told}, the best.", value=Estimate(power[best])
+            name,
+            Severity.FINE,
+            f"No column alone gives the label away: {told}, the best.",
+            value=Estimate(float(power[best])),
         )
     return Check(
         name,
@@ -161,8 +163,8 @@ def predictive_power(matrix: Floats, truth: Tensor, *, classes: bool) -> Floats:
 
 
 def _power(model: Any, column: Floats, truth: Tensor, folds: Tensor, *, classes: bool) -> float:
-    from fairway.evaluation.resampling import ranked_classes
-    from fairway.evaluation.weighted import auc_influence
+    from fairway.evaluation.estimates import area_terms
+    from fairway.evaluation.roc import ranked_classes
 
     known = np.where(np.isfinite(column), column, np.nan)
     if not classes:
@@ -178,7 +180,7 @@ def _power(model: Any, column: Floats, truth: Tensor, folds: Tensor, *, classes:
         shown[np.ix_(folds == fold, fitted.classes_)] = fitted.predict_proba(known[folds == fold])
     ranked = ranked_classes(truth, size)
     areas = [
-        auc_influence(shown[folds == fold, c], truth[folds == fold] == c)[0]
+        area_terms(shown[folds == fold, c], truth[folds == fold] == c)[0]
         for c in ranked
         for fold in range(3)
         if 0 < (truth[folds == fold] == c).sum() < (folds == fold).sum()
@@ -203,11 +205,11 @@ def _single(values: Tensor) -> bool:
 
 
 def _names_rows(values: Tensor) -> Mask | bool:
-    """Texts without spaces, or whole numbers that run on, all different."""
+    """All different: texts without spaces, or whole numbers that run on."""
     if values.dtype.kind in "iu":
-        ordered = np.sort(values)
-        steps = np.diff(ordered.astype(np.float64))
-        return bool((steps > 0).all() and np.median(steps) <= 2)
+        steps = np.diff(values.astype(np.float64))  # in the table's order, and in their own
+        dense = np.diff(np.sort(values).astype(np.float64))
+        return bool((dense > 0).all() and (np.median(dense) <= 2 or (steps > 0).all() or (steps < 0).all()))
     if values.dtype.kind in "OSU":
         texts = [str(value) for value in values.tolist()]
         return len(set(texts)) == len(texts) and sum(" " in text for text in texts) < 0.1 * len(texts)

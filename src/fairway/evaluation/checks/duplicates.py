@@ -10,21 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.core.extras import require
-from fairway.evaluation.checks.base import Check, Severity, encoded, percent, sampled
+from fairway.evaluation.checks.base import Check, Severity, encoded, percent, sampled, without_reference
 from fairway.evaluation.estimates import share_estimate
 from fairway.evaluation.labels import missing_values
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
     from fairway.evaluation.analyses.base import Subject
+    from fairway.evaluation.checks.base import Looked
     from fairway.evaluation.predictions import Floats, Mask
     from fairway.sources.tables import Table
 
 Hashes = NDArray[np.uint64]
 
 _BATCH = 65_536
-_TEST, _REFERENCE = 2_000, 20_000
-"""Rows looked at for near duplicates."""
+_TEST, _TEXTS = 2_000, 5_000
+"""Rows of the test data, and texts of the reference, looked at for near duplicates."""
 _NEAR = 0.1
 """How much closer than usual a near duplicate is: a tenth of the median distance to the nearest row."""
 _ALIKE = 0.9
@@ -34,34 +35,29 @@ _SHOWN = 10
 _COINCIDENCE = 0.01
 
 
-def duplicate_checks(subject: Subject, columns: tuple[str, ...]) -> Iterator[Check]:
+def duplicate_checks(looked: Looked) -> Iterator[Check]:
     """Exact duplicates within the test and with the reference, equal rows of unequal labels, and near duplicates.
 
     Hashing streams over the rows: 8 bytes per row are kept. Near duplicates are looked for in a sample.
     """
+    subject, columns = looked.subject, looked.columns
     test = fingerprints(subject.table, columns)
-    chance = coincidence(subject.table, columns, subject.settings.seed)
-    again = _later(test)
-    yield _within(subject, again, len(test) * chance)
+    chance = coincidence(looked.test, columns)
+    yield _within(subject, _later(test), len(test) * chance)
     truth = subject.table.column(subject.label)
-    if subject.reference is None or not set(columns) <= set(subject.reference.columns):
-        reason = "there is no reference data" if subject.reference is None else "the reference lacks columns"
-        yield Check(
-            "duplicates in the reference",
-            Severity.SKIPPED,
-            f"Not looked for: {reason}.",
-            "Name the training data: [data] reference.",
-        )
+    if looked.reference is None or subject.reference is None:
+        yield without_reference("duplicates in the reference", looked)
         yield _conflicts(test, truth, len(test), len(test) * chance)
         return
     reference = fingerprints(subject.reference, columns)
     seen = np.isin(test, reference)
     yield _across(subject, seen, len(reference) * chance)
-    labeled = subject.label in subject.reference.columns
-    if labeled:
+    if subject.label in subject.reference.columns:
         both = np.concatenate([truth.astype(object), subject.reference.column(subject.label).astype(object)])
         yield _conflicts(np.concatenate([test, reference]), both, len(test), len(reference) * chance)
-    yield _near(subject, columns, seen)
+    else:
+        yield _conflicts(test, truth, len(test), len(test) * chance)
+    yield _near(looked, looked.reference, seen)
 
 
 def fingerprints(table: Table, columns: tuple[str, ...]) -> Hashes:
@@ -70,8 +66,7 @@ def fingerprints(table: Table, columns: tuple[str, ...]) -> Hashes:
     Fractions count as 32-bit floats, so that what went through a text file is still equal; -0 is 0, and all NaN are equal.
     """
     parts = []
-    for start in range(0, table.rows, _BATCH):
-        batch = table.select(slice(start, min(start + _BATCH, table.rows)))
+    for batch in table.batches(_BATCH, columns):
         mixed = np.zeros(batch.rows, dtype=np.uint64)
         for place, name in enumerate(columns):
             mixed = _mix(mixed * np.uint64(0x9E3779B97F4A7C15) + _hashed(batch.column(name)) + np.uint64(place))
@@ -79,9 +74,8 @@ def fingerprints(table: Table, columns: tuple[str, ...]) -> Hashes:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
 
 
-def coincidence(table: Table, columns: tuple[str, ...], seed: int) -> float:
+def coincidence(few: Table, columns: tuple[str, ...]) -> float:
     """How probable two rows would be equal if columns were independent: where that is not tiny, duplicates prove nothing."""
-    few = table.select(sampled(table.rows, _REFERENCE, seed))
     chance = 1.0
     for name in columns:
         counts = np.unique(_hashed(few.column(name)), return_counts=True)[1] / max(few.rows, 1)
@@ -151,20 +145,19 @@ def _conflicts(hashes: Hashes, labels: Tensor, tested: int, expected: float) -> 
     )
 
 
-def _near(subject: Subject, columns: tuple[str, ...], seen: Mask) -> Check:
+def _near(looked: Looked, known: Table, seen: Mask) -> Check:
     name = "near duplicates in the reference"
-    assert subject.reference is not None
-    seed = subject.settings.seed
-    chosen = sampled(subject.table.rows, _TEST, seed)
-    chosen = chosen[~seen[chosen]]
-    kept = sampled(subject.reference.rows, _REFERENCE, seed)
-    tables = [subject.table.select(chosen), subject.reference.select(kept)]
+    subject, columns = looked.subject, looked.columns
+    kept = sampled(len(looked.places), _TEST, subject.settings.seed)
+    kept = kept[~seen[looked.places[kept]]]
+    chosen = looked.places[kept]
+    tables = [looked.test.select(kept), known]
     texts = [column for column in columns if _is_text(tables[0], column)]
     if texts and len(chosen):
         near = _alike_texts(*(_joined(table, texts) for table in tables))
     else:
         test, reference = encoded(tables, columns)
-        if len(chosen) == 0 or len(kept) < 10 or test.matrix.shape[1] < _FEWEST_COLUMNS:
+        if len(chosen) == 0 or known.rows < 10 or test.matrix.shape[1] < _FEWEST_COLUMNS:
             return Check(
                 name,
                 Severity.SKIPPED,
@@ -210,7 +203,7 @@ def _alike_texts(test: list[str], reference: list[str]) -> Mask:
     """By the cosine of their groups of three to five letters."""
     text = require("sklearn.feature_extraction.text", extra="evaluate")
     hashing = text.HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**18, alternate_sign=False)
-    first, second = hashing.transform(test), hashing.transform(reference[: _REFERENCE // 4])
+    first, second = hashing.transform(test), hashing.transform(reference[:_TEXTS])
     found = [
         np.asarray((first[start : start + 200] @ second.T).max(axis=1).todense()).ravel()
         for start in range(0, len(test), 200)

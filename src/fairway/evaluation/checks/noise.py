@@ -12,7 +12,7 @@ from fairway.evaluation.estimates import Estimate
 from fairway.evaluation.predictions import Classified
 
 if TYPE_CHECKING:
-    from fairway.evaluation.analyses.base import Subject
+    from fairway.evaluation.checks.base import Looked
     from fairway.evaluation.predictions import Classes, Floats
 
 _SHOWN = 10
@@ -21,9 +21,9 @@ _RARE = 30
 _DOMINANT = 0.9
 
 
-def label_checks(subject: Subject) -> Iterator[Check]:
+def label_checks(looked: Looked) -> Iterator[Check]:
     """Suspect labels and rare classes, of a classifier."""
-    rows = subject.rows
+    rows = looked.subject.rows
     if not isinstance(rows, Classified):
         return
     yield _imbalance(rows)

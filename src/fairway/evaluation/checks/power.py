@@ -12,12 +12,14 @@ from fairway.evaluation.checks.base import Check, Severity
 
 if TYPE_CHECKING:
     from fairway.evaluation.analyses.base import Subject
+    from fairway.evaluation.checks.base import Looked
 
 _HOPELESS = 1000.0
 
 
-def power_checks(subject: Subject) -> Iterator[Check]:
+def power_checks(looked: Looked) -> Iterator[Check]:
     """For every limit on quality: whether these rows could settle it, in all rows and in slices."""
+    subject = looked.subject
     limits = [(name, limit) for name, limit in subject.gate.items() if metric(name).tasks]
     if not limits:
         yield Check(

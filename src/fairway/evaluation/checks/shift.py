@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairway.core.extras import require
-from fairway.evaluation.checks.base import Check, Encoded, Severity, encoded, sampled
+from fairway.evaluation.checks.base import Check, Encoded, Severity, encoded, sampled, without_reference
 from fairway.evaluation.comparison import holm
-from fairway.evaluation.estimates import Estimate
+from fairway.evaluation.estimates import Estimate, area_terms
 from fairway.evaluation.influence import spread
 from fairway.evaluation.intervals import skewed_interval
-from fairway.evaluation.weighted import auc_influence
 
 if TYPE_CHECKING:
-    from fairway.evaluation.analyses.base import Subject
+    from fairway.evaluation.checks.base import Looked
     from fairway.evaluation.predictions import Floats
 
 _ROWS = 2_000
@@ -26,30 +25,20 @@ _TOLD = 0.6
 _SHOWN = 10
 
 
-def shift_checks(subject: Subject, columns: tuple[str, ...]) -> Iterator[Check]:
+def shift_checks(looked: Looked) -> Iterator[Check]:
     """Adversarial validation, and which columns moved."""
     name = "shift from the reference"
-    reference = subject.reference
-    if reference is None:
-        yield Check(
-            name,
-            Severity.SKIPPED,
-            "Not looked for: there is no reference data.",
-            "Name the training data: [data] reference.",
-        )
+    if looked.reference is None:
+        yield without_reference(name, looked)
         return
-    shared = tuple(column for column in columns if column in reference.columns)
-    seed = subject.settings.seed
-    tables = [
-        table.select(sampled(table.rows, _ROWS, seed + number))
-        for number, table in enumerate((subject.table, reference))
-    ]
-    test, known = encoded(tables, shared)
+    settings = looked.subject.settings
+    tables = [table.select(sampled(table.rows, _ROWS, settings.seed)) for table in (looked.test, looked.reference)]
+    test, known = encoded(tables, looked.columns)
     if min(len(test.matrix), len(known.matrix)) < _FEWEST or not test.names:
         yield Check(name, Severity.SKIPPED, f"Not looked for: fewer than {_FEWEST} rows, or no columns to compare.")
         return
-    area = adversarial_auc(test.matrix, known.matrix, subject.settings.confidence, seed)
-    moved = moved_columns(test, known, 1 - subject.settings.confidence)
+    area = adversarial_auc(test.matrix, known.matrix, settings.confidence, settings.seed)
+    moved = moved_columns(test, known, 1 - settings.confidence)
     told = f"a classifier tells test rows from reference rows with AUC {area.value:.3f} (0.5: not at all)"
     if not area.above(0.5) and not moved:
         yield Check(name, Severity.FINE, f"None found: {told}.", value=area)
@@ -91,7 +80,7 @@ def adversarial_auc(test: Floats, reference: Floats, confidence: float, seed: in
         )
         fitted = forest.fit(whole[fold != number], from_test[fold != number])
         own = fold == number
-        area, influence = auc_influence(fitted.predict_proba(whole[own])[:, 1], from_test[own])
+        area, influence = area_terms(fitted.predict_proba(whole[own])[:, 1], from_test[own])
         areas.append(area)
         slopes[own] = influence
     value = float(np.mean(areas))
