@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -152,7 +153,7 @@ def analyse(subject: Subject) -> Calibration | None:
     units = len(chosen) if chosen.groups is None else int(chosen.groups.max()) + 1
     if len(chosen) < _FEWEST or units < 20:
         return msgspec.structs.replace(found, note=f"Scaling needs {_FEWEST} rows and 20 groups; there are too few")
-    scalings = _scalings(chosen, settings)
+    scalings = try_scaling(chosen, settings)
     better = [each for each in scalings if each.better]
     return msgspec.structs.replace(
         found,
@@ -184,9 +185,12 @@ def _diagrams(rows: Classified, settings: EvaluationSettings) -> list[Reliabilit
     return found
 
 
-def _scalings(rows: Classified, settings: EvaluationSettings) -> tuple[Scaling, ...]:
+def try_scaling(
+    rows: Classified, settings: EvaluationSettings, methods: Sequence[str] = tuple(SCALINGS)
+) -> tuple[Scaling, ...]:
+    """What each method would change, each row scaled by a fit on others; ``probabilities`` must be there."""
     assert rows.probabilities is not None
-    tried = {method: cross_fitted(rows, method, settings.seed) for method in SCALINGS}
+    tried = {method: cross_fitted(rows, method, settings.seed) for method in methods}
     names = ("log_loss", "accuracy_score")
     changes = {
         method: differences(scaled, rows, names, settings, versus="as it is") for method, scaled in tried.items()
