@@ -79,7 +79,7 @@ def _check(bundle: Bundle) -> None:
         raise InvalidConfig(f"{manifest.name} gives no probabilities, so there is nothing to calibrate")
     if manifest.engine.name != "onnxruntime" or manifest.processing.post:
         raise InvalidConfig(
-            f"a temperature is built into an ONNX graph, and {manifest.name} runs on {manifest.engine.name!r} or has steps after it"
+            f"a temperature is built into an ONNX graph; {manifest.name} runs on {manifest.engine.name!r} or has steps after it"
         )
 
 
