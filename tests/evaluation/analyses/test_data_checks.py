@@ -259,11 +259,11 @@ def test_equal_rows_have_equal_fingerprints() -> None:
 
 
 def test_near_texts_are_found() -> None:
-    from fairway.evaluation.checks.duplicates import _alike_texts
+    from fairway.evaluation.checks.near import alike_texts
 
     reference = ["the delivery was late and the box was broken", "an excellent phone, I would buy it again any time"]
     test = ["The delivery was late and the box was broken!", "what a nice evening in the old town"]
-    assert _alike_texts(test, reference).tolist() == [True, False]
+    assert alike_texts(test, reference).tolist() == [True, False]
 
 
 def test_a_table_without_its_own_model_has_suspects_of_its_own() -> None:

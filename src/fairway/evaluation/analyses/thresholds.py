@@ -6,13 +6,26 @@ never showed is not impossible. A threshold is assessed on rows that it was not 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from fairway.core.errors import InvalidConfig
 from fairway.core.extras import require
+from fairway.evaluation.curves import (
+    Cells,
+    Curve,
+    average_precision,
+    cells_of,
+    cost_curve,
+    costs_at,
+    doubted,
+    precision_recall_curve,
+    ratio,
+    roc_curve,
+    taken,
+)
 from fairway.evaluation.estimates import (
     Estimate,
     area_terms,
@@ -33,22 +46,11 @@ if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Floats, Mask
     from fairway.evaluation.settings import CostSettings, EvaluationSettings
 
-_CELLS = 256
-_POINTS = 41
 _CLASSES = 10
 _FEWEST = 10
 """Rows inside and outside a class below which there is no curve."""
 WANTED = 0.9
 """The precision and the recall that thresholds are shown for."""
-
-
-class Curve(msgspec.Struct, frozen=True):
-    """Points of a curve with a pointwise band: of the points ``x``, ``y`` lies in ``low`` to ``high``."""
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
 
 
 class Operating(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -139,60 +141,28 @@ def positive_classes(rows: Classified, settings: EvaluationSettings) -> list[int
     return [rows.labels.index(settings.positive)]
 
 
-class _Cells(NamedTuple):
-    """Rows by score and truth: ``counts`` of shape (cells, 2), of rising score, and the least score of each cell."""
-
-    place: Classes
-    counts: Floats
-    starts: Floats
-
-
 def _of_class(
     rows: Classified, chosen: int, settings: EvaluationSettings, costs: CostSettings | None, *, several: bool
 ) -> ClassThresholds:
     assert rows.probabilities is not None
     scores, positive = rows.probabilities[:, chosen], rows.truth == chosen
-    cells = _cells(scores, positive)
+    cells = cells_of(scores, positive)
     size = len(cells.counts)
     drawn = cell_draws(2 * cells.place + positive, 2 * size, settings.resamples, settings.seed, rows.groups)
     draws = drawn.reshape(-1, size, 2)
-    doubted = _doubted(draws, len(rows), rows.groups, settings.seed)
+    uncertain = doubted(draws, len(rows), rows.groups, settings.seed)
     precision = require("sklearn.metrics", extra="evaluate").average_precision_score(positive, scores)
-    averages = _average_precision(doubted)
+    averages = average_precision(uncertain)
     return ClassThresholds(
         label=rows.labels[chosen],
         positives=int(positive.sum()),
         auc=_auc(scores, positive, rows.groups, settings.confidence),
         average_precision=quantile_estimates(np.array([precision]), averages[:, None], settings.confidence)[0],
-        roc=_roc(cells.counts, doubted, settings.confidence),
-        precision_recall=_precision_recall(cells.counts, doubted, settings.confidence),
+        roc=roc_curve(cells.counts, uncertain, settings.confidence),
+        precision_recall=precision_recall_curve(cells.counts, uncertain, settings.confidence),
         operating=tuple(_operating(rows, chosen, cells, settings, costs, brief=several)),
-        cost=None if costs is None else _cost_curve(cells, draws, costs, settings.confidence),
+        cost=None if costs is None else cost_curve(cells, draws, costs, settings.confidence),
     )
-
-
-def _cells(scores: Floats, positive: Mask) -> _Cells:
-    starts = np.unique(scores)
-    if len(starts) > _CELLS:
-        starts = np.unique(np.quantile(scores, np.linspace(0, 1, _CELLS + 1)[:-1], method="lower"))
-    place = np.searchsorted(starts, scores, side="right") - 1
-    counts = np.bincount(2 * place + positive, minlength=2 * len(starts)).reshape(-1, 2)
-    return _Cells(place, counts.astype(np.float64), starts)
-
-
-def _doubted(draws: Floats, rows: int, groups: Classes | None, seed: int) -> Floats:
-    """The draws, with half a row (or half a group) of each class ranked as wrong as can be: one more cell at each end."""
-    mass = 0.5 if groups is None else 0.5 * rows / (int(groups.max()) + 1)
-    wrong = np.random.default_rng([seed, 9]).standard_gamma(0.5, size=(len(draws), 2)) * (mass / 0.5)
-    ends = np.zeros((2, len(draws), 1, 2))
-    ends[0, :, 0, 1], ends[1, :, 0, 0] = wrong.T
-    return np.concatenate([ends[0], draws, ends[1]], axis=1)
-
-
-def _taken(counts: Floats) -> Floats:
-    """Weight of the rows at or above each cell: shape (..., cells, 2)."""
-    whole: Floats = np.cumsum(counts[..., ::-1, :], axis=-2)[..., ::-1, :]
-    return whole
 
 
 def _auc(scores: Floats, positive: Mask, groups: Classes | None, confidence: float) -> Estimate:
@@ -201,66 +171,10 @@ def _auc(scores: Floats, positive: Mask, groups: Classes | None, confidence: flo
     return Estimate(area) if ends is None else Estimate(area, max(0.0, ends[0]), min(1.0, ends[1]))
 
 
-def _average_precision(draws: Floats) -> Floats:
-    taken = _taken(draws)
-    total = taken[:, :1, 1]
-    precision = _ratio(taken[..., 1], taken.sum(axis=-1))
-    summed: Floats = (_ratio(draws[..., 1], np.broadcast_to(total, draws.shape[:2])) * precision).sum(axis=1)
-    return summed
-
-
-def _roc(counts: Floats, draws: Floats, confidence: float) -> Curve:
-    grid = np.linspace(0, 1, _POINTS)
-
-    def line(one: Floats) -> Floats:
-        taken = np.concatenate([_taken(one), np.zeros((1, 2))])[::-1]
-        totals = np.maximum(taken[-1], np.finfo(float).tiny)
-        return np.interp(grid, taken[:, 0] / totals[0], taken[:, 1] / totals[1])
-
-    return _curve(grid, line(counts), np.stack([line(one) for one in draws]), confidence)
-
-
-def _precision_recall(counts: Floats, draws: Floats, confidence: float) -> Curve:
-    grid = np.linspace(0, 1, _POINTS)[1:]
-    return _curve(grid, _precision_at(counts[None], grid)[0], _precision_at(draws, grid), confidence)
-
-
-def _precision_at(counts: Floats, grid: Floats) -> Floats:
-    """The precision at the highest threshold that reaches each recall."""
-    taken = _taken(counts)
-    recall = _ratio(taken[..., 1], np.broadcast_to(taken[:, :1, 1], taken.shape[:2]))
-    precision = _ratio(taken[..., 1], taken.sum(axis=-1))
-    last = recall.shape[1] - 1 - (recall[:, ::-1, None] >= grid - 1e-9).argmax(axis=1)
-    found: Floats = np.take_along_axis(precision, last, axis=1)
-    return found
-
-
-def _cost_curve(cells: _Cells, draws: Floats, costs: CostSettings, confidence: float) -> Curve:
-    kept = np.unique(np.linspace(0, len(cells.starts) - 1, min(len(cells.starts), 101)).round().astype(int))
-    values, drawn = _costs(cells.counts, costs)[kept], _costs(draws, costs)[:, kept]
-    return _curve(cells.starts[kept], values, drawn, confidence)
-
-
-def _costs(counts: Floats, costs: CostSettings) -> Floats:
-    """Cost per row of every cell's start as the threshold."""
-    taken = _taken(counts)
-    total = taken[..., :1, :]
-    missed = total[..., 1] - taken[..., 1]
-    spent: Floats = costs.false_positive * taken[..., 0] + costs.false_negative * missed
-    return spent / total.sum(axis=-1)
-
-
-def _curve(x: Floats, y: Floats, drawn: Floats, confidence: float) -> Curve:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    lines = (x, y, np.minimum(low, y), np.maximum(high, y))
-    return Curve(*(tuple(np.round(line, 6).tolist()) for line in lines))
-
-
 def _operating(
     rows: Classified,
     chosen: int,
-    cells: _Cells,
+    cells: Cells,
     settings: EvaluationSettings,
     costs: CostSettings | None,
     *,
@@ -282,7 +196,7 @@ def _operating(
     return found
 
 
-def _counted(cells: _Cells, positive: Mask, inside: Mask) -> Floats:
+def _counted(cells: Cells, positive: Mask, inside: Mask) -> Floats:
     size = len(cells.starts)
     counted = np.bincount(2 * cells.place[inside] + positive[inside], minlength=2 * size).reshape(-1, 2)
     return counted.astype(np.float64)
@@ -290,14 +204,14 @@ def _counted(cells: _Cells, positive: Mask, inside: Mask) -> Floats:
 
 def _best(goal: str, counts: Floats, costs: CostSettings | None) -> int | None:
     """The cell whose start is the best threshold; ``None`` where none reaches the goal."""
-    taken = _taken(counts)
-    total = max(taken[0, 1], np.finfo(float).tiny)
-    precision, recall = _ratio(taken[:, 1], taken.sum(axis=1)), taken[:, 1] / total
+    above = taken(counts)
+    total = max(above[0, 1], np.finfo(float).tiny)
+    precision, recall = ratio(above[:, 1], above.sum(axis=1)), above[:, 1] / total
     if goal == "f1":
-        return int((2 * taken[:, 1] / (taken.sum(axis=1) + total)).argmax())
+        return int((2 * above[:, 1] / (above.sum(axis=1) + total)).argmax())
     if goal == "cost":
         assert costs is not None
-        return int(_costs(counts, costs).argmin())
+        return int(costs_at(counts, costs).argmin())
     kept, wanted = (precision, recall) if goal == "precision" else (recall, precision)
     reached = kept >= WANTED
     return int(np.where(reached, wanted, -1.0).argmax()) if reached.any() else None
@@ -359,7 +273,3 @@ def _f1(
     assert f1.low is not None
     assert f1.high is not None
     return Estimate(f1.value, max(0.0, f1.low), min(1.0, f1.high)), gain
-
-
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -14,7 +14,7 @@ from fairway.evaluation.labels import missing_values
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
     from fairway.evaluation.analyses.base import Subject
-    from fairway.evaluation.predictions import Classes, Floats
+    from fairway.evaluation.predictions import Classes, Floats, Mask
     from fairway.sources.tables import Table
 
 MOST_COLUMNS = 256
@@ -78,6 +78,11 @@ def without_reference(name: str, looked: Looked) -> Check:
     """A check that cannot be made."""
     reason = "there is no reference data" if looked.subject.reference is None else "the reference lacks columns"
     return Check(name, Severity.SKIPPED, f"Not looked for: {reason}.", "Name the training data: [data] reference.")
+
+
+def examples(mask: Mask) -> tuple[int, ...]:
+    """The first ten places of a mask."""
+    return tuple(np.flatnonzero(mask)[:10].tolist())
 
 
 def percent(share: float) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.core.extras import require
-from fairway.evaluation.checks.base import Check, Severity, encoded, percent, sampled, without_reference
+from fairway.evaluation.checks.base import Check, Severity, examples, percent, without_reference
+from fairway.evaluation.checks.near import near_duplicates
 from fairway.evaluation.estimates import share_estimate
 from fairway.evaluation.labels import missing_values
 
@@ -18,20 +18,12 @@ if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
     from fairway.evaluation.analyses.base import Subject
     from fairway.evaluation.checks.base import Looked
-    from fairway.evaluation.predictions import Floats, Mask
+    from fairway.evaluation.predictions import Mask
     from fairway.sources.tables import Table
 
 Hashes = NDArray[np.uint64]
 
 _BATCH = 65_536
-_TEST, _TEXTS = 2_000, 5_000
-"""Rows of the test data, and texts of the reference, looked at for near duplicates."""
-_NEAR = 0.1
-"""How much closer than usual a near duplicate is: a tenth of the median distance to the nearest row."""
-_ALIKE = 0.9
-"""Cosine similarity of texts, by their groups of letters, from which they are near duplicates."""
-_FEWEST_COLUMNS = 5
-_SHOWN = 10
 _COINCIDENCE = 0.01
 
 
@@ -57,7 +49,7 @@ def duplicate_checks(looked: Looked) -> Iterator[Check]:
         yield _conflicts(np.concatenate([test, reference]), both, len(test), len(reference) * chance)
     else:
         yield _conflicts(test, truth, len(test), len(test) * chance)
-    yield _near(looked, looked.reference, seen)
+    yield near_duplicates(looked, looked.reference, seen)
 
 
 def fingerprints(table: Table, columns: tuple[str, ...]) -> Hashes:
@@ -97,7 +89,7 @@ def _within(subject: Subject, again: Mask, expected: float) -> Check:
         ""
         if common
         else "Equal rows count as evidence more than once: drop them, or name what they share as [evaluate] group.",
-        rows=_examples(again),
+        rows=examples(again),
         value=share,
     )
 
@@ -116,7 +108,7 @@ def _across(subject: Subject, seen: Mask, expected: float) -> Check:
         ""
         if common
         else "If the model was trained on the reference, it has seen the answers: drop these rows from the test data.",
-        rows=_examples(seen),
+        rows=examples(seen),
         value=share,
     )
 
@@ -140,88 +132,9 @@ def _conflicts(hashes: Hashes, labels: Tensor, tested: int, expected: float) -> 
         Severity.NOTE if common else Severity.WARNING,
         f"{count:,} test rows equal another row that has a different label: no model can be right on all.",
         "" if common else "Look at them: labels may be wrong, or a column that tells them apart is missing.",
-        rows=_examples(bad[:tested]),
+        rows=examples(bad[:tested]),
         value=share_estimate(bad[:tested], None, 0.95),
     )
-
-
-def _near(looked: Looked, known: Table, seen: Mask) -> Check:
-    name = "near duplicates in the reference"
-    subject, columns = looked.subject, looked.columns
-    kept = sampled(len(looked.places), _TEST, subject.settings.seed)
-    kept = kept[~seen[looked.places[kept]]]
-    chosen = looked.places[kept]
-    tables = [looked.test.select(kept), known]
-    texts = [column for column in columns if _is_text(tables[0], column)]
-    if texts and len(chosen):
-        near = _alike_texts(*(_joined(table, texts) for table in tables))
-    else:
-        test, reference = encoded(tables, columns)
-        if len(chosen) == 0 or known.rows < 10 or test.matrix.shape[1] < _FEWEST_COLUMNS:
-            return Check(
-                name,
-                Severity.SKIPPED,
-                f"Not looked for: with fewer than {_FEWEST_COLUMNS} columns, rows are near by chance.",
-            )
-        near = _close(test.matrix, reference.matrix)
-    share = share_estimate(near, None, subject.settings.confidence)
-    if not near.any():
-        return Check(
-            name, Severity.FINE, f"None of {len(chosen):,} test rows is nearly one of the reference.", value=share
-        )
-    rows = np.zeros(subject.table.rows, dtype=bool)
-    rows[chosen[near]] = True
-    return Check(
-        name,
-        Severity.WARNING,
-        f"{int(near.sum()):,} of {len(chosen):,} test rows are nearly one of the reference ({percent(share.value)}).",
-        "If they are copies with small changes, the model has almost seen the answers: drop them, or split by what they share.",
-        rows=_examples(rows),
-        value=share,
-    )
-
-
-def _close(test: Floats, reference: Floats) -> Mask:
-    """Far closer to a reference row than reference rows are to each other."""
-    middle, scale = np.nanmean(reference, axis=0), np.nanstd(reference, axis=0)
-    varied = np.isfinite(scale) & (scale > 0)
-    if not varied.any():
-        return np.zeros(len(test), dtype=bool)
-    first, second = (
-        np.nan_to_num((one[:, varied] - middle[varied]) / scale[varied], posinf=0.0, neginf=0.0)
-        for one in (test, reference)
-    )
-    neighbors = require("sklearn.neighbors", extra="evaluate").NearestNeighbors(n_neighbors=1, algorithm="brute")
-    fitted = neighbors.fit(second)
-    own = fitted.kneighbors(second[: len(test)], n_neighbors=2)[0][:, 1]
-    usual = float(np.median(own[own > 0])) if (own > 0).any() else 0.0
-    close: Mask = fitted.kneighbors(first)[0][:, 0] < _NEAR * usual
-    return close
-
-
-def _alike_texts(test: list[str], reference: list[str]) -> Mask:
-    """By the cosine of their groups of three to five letters."""
-    text = require("sklearn.feature_extraction.text", extra="evaluate")
-    hashing = text.HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**18, alternate_sign=False)
-    first, second = hashing.transform(test), hashing.transform(reference[:_TEXTS])
-    found = [
-        np.asarray((first[start : start + 200] @ second.T).max(axis=1).todense()).ravel()
-        for start in range(0, len(test), 200)
-    ]
-    near: Mask = np.concatenate(found) >= _ALIKE
-    return near
-
-
-def _is_text(table: Table, column: str) -> bool:
-    values = table.column(column)
-    if values.ndim > 1 or values.dtype.kind not in "OSU":
-        return False
-    words = [len(str(value).split()) for value in values[:200]]
-    return bool(words) and float(np.mean(words)) >= 3
-
-
-def _joined(table: Table, texts: list[str]) -> list[str]:
-    return [" ".join(map(str, parts)) for parts in zip(*(table.column(name) for name in texts), strict=True)]
 
 
 def _later(hashes: Hashes) -> Mask:
@@ -261,7 +174,3 @@ def _mix(values: Hashes) -> Hashes:
 
 def _plain(value: object) -> object:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def _examples(mask: Mask) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(mask)[:_SHOWN].tolist())

@@ -11,7 +11,8 @@ from fairway.evaluation.words import number, ranged
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from fairway.evaluation.analyses.thresholds import ClassThresholds, Curve, Operating
+    from fairway.evaluation.analyses.thresholds import ClassThresholds, Operating
+    from fairway.evaluation.curves import Curve
 
 TITLE = "Thresholds"
 _DRAWN = 4
