@@ -31,13 +31,15 @@ def near_duplicates(looked: Looked, known: Table, seen: Mask) -> Check:
     kept = sampled(len(looked.places), _TEST, subject.settings.seed)
     kept = kept[~seen[looked.places[kept]]]
     chosen = looked.places[kept]
+    if not len(chosen):
+        return Check(name, Severity.SKIPPED, "Not looked for: all rows looked at are in the reference as they are.")
     tables = [looked.test.select(kept), known]
     texts = [column for column in columns if _is_text(tables[0], column)]
-    if texts and len(chosen):
+    if texts:
         near = alike_texts(*(_joined(table, texts) for table in tables))
     else:
         test, reference = encoded(tables, columns)
-        if len(chosen) == 0 or known.rows < 10 or test.matrix.shape[1] < _FEWEST_COLUMNS:
+        if known.rows < 10 or test.matrix.shape[1] < _FEWEST_COLUMNS:
             return Check(
                 name,
                 Severity.SKIPPED,
