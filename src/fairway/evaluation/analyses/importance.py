@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 ANSWERS = 200_000
 """Rows that the model is asked about, at most, in all."""
-_SINGLE_ANSWERS = 5_000
-"""The same of a model that takes one row at a time."""
+_FEW_ANSWERS = 10_000
+"""The same of a model that takes one row at a time, or large rows: texts, or more than a thousand elements."""
+_LARGE = 1_000
 _ROWS, _FEWEST_ROWS, _REPEATS = 2_000, 200, 5
 _PATCHES = 4
 
@@ -96,7 +97,7 @@ def analyse(subject: Subject) -> Importance | None:
         return Importance(
             loss, float(losses.mean()), 0, 0, (), "The model has a single input that is taken as a whole."
         )
-    answers = _SINGLE_ANSWERS if _one_by_one(subject) else ANSWERS
+    answers = _FEW_ANSWERS if _one_by_one(subject) or _heavy(subject) else ANSWERS
     count, repeats, parts, note = _plan(len(rows), parts, answers)
     rng = np.random.default_rng([settings.seed, 71])
     chosen = np.arange(len(rows)) if count == len(rows) else np.sort(rng.choice(len(rows), count, replace=False))
@@ -233,6 +234,12 @@ def _ask(subject: Subject, feed: Tensors, rows: Classified | Regressed) -> Score
 def _one_by_one(subject: Subject) -> bool:
     model = subject.model
     return not model.manifest.engine.batching or any(spec.shape[:1] != (-1,) for spec in model.inputs)
+
+
+def _heavy(subject: Subject) -> bool:
+    sample = subject.table.feed(subject.model.inputs, slice(0, 1), label=subject.label)
+    steps = subject.model.manifest.processing.pre
+    return bool(steps) or sum(array[0].size for array in sample.values()) > _LARGE
 
 
 def _chosen(rows: Classified | Regressed, chosen: Classes) -> Classified | Regressed:
