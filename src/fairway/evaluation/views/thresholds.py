@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 TITLE = "Thresholds"
 _DRAWN = 4
 GOALS = {
-    "default": "the model's own choice",
+    "default": "as it is",
     "f1": "best F1",
-    "precision": "precision 0.9, most recall",
-    "recall": "recall 0.9, most precision",
+    "precision": "precision ≥ 0.9",
+    "recall": "recall ≥ 0.9",
     "cost": "least cost",
 }
 
@@ -108,7 +108,7 @@ def _cost_plot(each: ClassThresholds) -> Markup:
     default = each.operating[0]
     if default.cost is not None:
         axes.axhline(default.cost.value, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-        _note(axes, 1.0, default.cost.value, "the model's own choice", BAD)
+        _note(axes, 1.0, default.cost.value, "as it is", BAD)
     if best is not None and best.threshold is not None:
         axes.axvline(best.threshold, color=GOOD, linewidth=1.2)
         axes.annotate(
