@@ -45,6 +45,7 @@ error_rate = {{ max = 0.05 }}
 
 [evaluate]
 resamples = 100
+analyses = ["errors"]
 
 [serve]
 port = 0

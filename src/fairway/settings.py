@@ -14,7 +14,7 @@ import msgspec
 
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit, check_gate
-from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+from fairway.evaluation.settings import CostSettings, EvaluationSettings, SliceSettings
 from fairway.monitoring.settings import MonitorSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
@@ -126,6 +126,8 @@ def _fields(path: str) -> tuple[str, ...]:
     """The keys that are valid in the table at ``path``."""
     if path == "serve.models":
         return ModelServeSettings.__struct_fields__
+    if path == "evaluate.costs":
+        return CostSettings.__struct_fields__
     head = re.split(r"[.\[]", path, maxsplit=1)[0]
     kind: Any = Limit if head == "gate" else _TABLES.get(head, Settings)
     return tuple(kind.__struct_fields__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,8 +14,13 @@ import fairway
 from fairway.bundle.format import read_bundle
 from fairway.bundle.signing import verify_signature
 from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, InvalidSignature
+from fairway.core.manifest import ModelRef
+from fairway.evaluation.scaling import apply_temperature
 from fairway.loop.pack import pack, report_of
 from fairway.loop.register import register
+from fairway.model import Model
+from fairway.sources.tables import make_table
+from tests.conftest import Digits
 
 
 @pytest.fixture
@@ -113,3 +120,33 @@ def test_where_it_cannot_be_written_is_told_before_the_work(
     with pytest.raises(error, match=r"good\.onnx|it\.tar\.gz"):
         pack("digits:2", out=given, progress=Watching())
     assert steps == []
+
+
+def test_a_temperature_is_fitted_on_other_rows_and_built_in(released: Path, digits: Digits) -> None:
+    rng = np.random.default_rng(0)
+    columns = {name: digits.x_train[:, place] for place, name in enumerate(digits.columns)}
+    drawn = rng.choice(10, size=len(digits.y_train))
+    wrong = rng.random(len(digits.y_train)) < 0.2  # a fifth of the labels is chance: the model is too certain
+    labels = np.where(wrong, drawn, digits.y_train)
+    arrow = make_table({**columns, "digit": labels}).arrow
+    pyarrow.parquet.write_table(arrow, released / "held_out.parquet")
+    plain = fairway.Project.find().registry(create=False)
+    with plain as registry:
+        before = registry.fetch(registry.version(ModelRef.parse("digits:2")), released / "cache")
+    packed = pack("digits:2", calibrate="held_out.parquet")
+    fitted = packed.manifest.lineage.hyperparameters["temperature"]
+    assert fitted > 1.2
+    assert packed.manifest.lineage.parent == before.digest
+    assert "calibration" in packed.manifest.lineage.data_digests
+    feed = {"x": digits.x_test}
+    with Model(before) as old, Model(packed) as new:
+        name = old.outputs[0].name
+        given = {old.inputs[0].name: feed["x"]}
+        was, now = old.infer(given)[name], new.infer(given)[name]
+    assert now == pytest.approx(apply_temperature(was.astype(np.float64), fitted), abs=1e-4)
+    assert (now.argmax(axis=1) == was.argmax(axis=1)).all()
+
+
+def test_nothing_is_fitted_on_the_test_set(released: Path) -> None:
+    with pytest.raises(InvalidConfig, match="is the test set"):
+        pack("digits:2", calibrate="test.parquet")

@@ -23,13 +23,25 @@ def pack(
     sign: Annotated[
         Path | None, typer.Option(help="A private EC key (PEM): also sign the bundle with it.", show_default=False)
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labeled rows, of neither training nor test: fit a temperature and build it in.", show_default=False
+        ),
+    ] = None,
     project: ProjectPath = None,
     json: Json = False,
 ) -> None:
     """Evaluate MODEL and write it, with the evidence, as one bundle: data only, identified by its digest."""
     with watched() as progress:
         bundle = fairway.pack(
-            model, out=out, replace=replace, sign=sign, project=fairway.Project.find(project), progress=progress
+            model,
+            out=out,
+            replace=replace,
+            sign=sign,
+            calibrate=calibrate,
+            project=fairway.Project.find(project),
+            progress=progress,
         )
     where = out or bundle.path
     emit(

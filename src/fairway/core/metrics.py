@@ -13,12 +13,14 @@ from fairway.core.errors import InvalidConfig
 class Metric(msgspec.Struct, frozen=True):
     """A named quantity. The name tells direction and unit: ``*_score`` is better high, all else better low.
 
-    ``tasks`` lists the tasks it applies to; empty means every task.
+    ``tasks`` lists the tasks it applies to; empty means every task. ``by_group``: it compares the groups of columns that
+    ``[evaluate] sensitive`` names, and is not measured without them.
     """
 
     name: str
     description: str
     tasks: tuple[str, ...] = ()
+    by_group: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -39,6 +41,18 @@ METRICS: dict[str, Metric] = {
         Metric("recall_score", "mean over classes of the recall", _CLASSIFICATION),
         Metric("roc_auc_score", "area under the ROC curve, one class against the rest", _CLASSIFICATION),
         Metric("log_loss", "mean negative log probability of the label, in nats", _CLASSIFICATION),
+        Metric(
+            "demographic_parity_difference",
+            "largest difference of selection rates between groups",
+            _CLASSIFICATION,
+            by_group=True,
+        ),
+        Metric(
+            "equalized_odds_difference",
+            "largest difference of true or false positive rates between groups",
+            _CLASSIFICATION,
+            by_group=True,
+        ),
         Metric("r2_score", "share of the label's variance explained", _REGRESSION),
         Metric("mean_absolute_error", "mean of |prediction - label|", _REGRESSION),
         Metric("median_absolute_error", "median of |prediction - label|", _REGRESSION),

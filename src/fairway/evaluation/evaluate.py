@@ -11,6 +11,7 @@ from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Gate, check_gate, judge
 from fairway.core.metrics import Measurement
 from fairway.evaluation.analyses.base import Subject
+from fairway.evaluation.analyses.fairness import GATED, measure_fairness
 from fairway.evaluation.analyses.found import analyse
 from fairway.evaluation.comparison import Comparison, compare
 from fairway.evaluation.diagnostics import calibration, confusion, residuals
@@ -81,6 +82,7 @@ def evaluate(
     gate, settings = dict(gate or {}), settings or EvaluationSettings()
     _check(model, champion, gate, slices)
     check_sampling(settings, model.manifest.task)
+    _check_fairness(gate, settings)
     task = model.manifest.task
     models = [model] if champion is None else [model, champion]
     check_fit(models, table, label=label, slices=slices, group=settings.group)
@@ -106,8 +108,8 @@ def evaluate(
         measured += changes
         theirs = (*measure(other, quality_metrics(task), settings), *champion_extra)
         champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
-    measurements = (*measured, *extra)
-    subject = Subject(model, table, label, rows, slices, settings, reference, progress)
+    measurements = (*measured, *measure_fairness(rows, table, settings), *extra)
+    subject = Subject(model, table, label, rows, slices, settings, reference, progress, gate, measurements)
     return Report(
         model=model.manifest.name,
         task=task,
@@ -147,6 +149,14 @@ def _check(model: Model, champion: Model | None, gate: Gate, slices: Sequence[Sl
     names = [each.name for each in slices]
     if double := next((name for name in names if names.count(name) > 1), ""):
         raise InvalidConfig(f"two slices are called {double!r}; give each its own name")
+
+
+def _check_fairness(gate: Gate, settings: EvaluationSettings) -> None:
+    limited = next((name for name in gate if name in GATED), "")
+    if limited and not settings.sensitive:
+        raise InvalidConfig(
+            f"gate.{limited} needs to know which columns to look at; name them, as in: [evaluate] sensitive = ['sex']"
+        )
 
 
 def _measure(

@@ -25,7 +25,7 @@ MAIN = {"classification": "accuracy_score", "regression": "mean_absolute_error"}
 
 def quality_metrics(task: str) -> tuple[str, ...]:
     """Names of the metrics that are computed from predictions of this task."""
-    return tuple(name for name, known in METRICS.items() if task in known.tasks)
+    return tuple(name for name, known in METRICS.items() if task in known.tasks and not known.by_group)
 
 
 def check_metrics(gate: Gate, task: str) -> None:

@@ -48,12 +48,17 @@ def render_html(report: Report) -> str:
         parts_measured=[m for m in report.measurements if m.slice and not m.versus],
         slice_plots=_slice_plots(report),
         confusion=plots.confusion_plot(report.confusion) if report.confusion and report.confusion.matrix else None,
-        calibration=plots.calibration_plot(report.calibration) if report.calibration else None,
+        calibration=plots.calibration_plot(report.calibration) if _simple(report) else None,
         calibration_error=calibration_error(report.calibration),
         residuals=plots.residuals_plot(report.residuals) if report.residuals else None,
         analyses=[(name, view.TITLE, view.page(found)) for name, view, found in shown(report)],
         latency=plots.latency_plot(latency, report.verdict.findings) if latency else None,
     )
+
+
+def _simple(report: Report) -> bool:
+    """Whether the bins are all that is known of calibration."""
+    return bool(report.calibration) and report.analyses.calibration is None
 
 
 def _row(report: Report, found: Measurement) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def render_text(report: Report) -> str:
         _comparisons(report),
     ]
     sections += [_doubts(report), _findings(report), _details(report)]
-    sections += [[view.TITLE, *view.text(found)] for _, view, found in shown(report)]
+    sections += [[view.TITLE, *_fitted(view.text(found))] for _, view, found in shown(report)]
     sections += [_provenance(report)]
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
 
@@ -132,7 +132,7 @@ def _details(report: Report) -> Iterator[str]:
         worst = report.confusion.pairs[:5]
         shown = ", ".join(f"{pair.label} taken for {pair.predicted} ({pair.rows:,})" for pair in worst)
         yield from _wrapped(f"Most frequent errors: {shown}", hanging=2)
-    if report.calibration:
+    if report.calibration and report.analyses.calibration is None:
         error = calibration_error(report.calibration)
         yield from _wrapped(f"Calibration: confidence and accuracy differ by {number(error)} on average", hanging=2)
     if report.residuals is not None:
@@ -143,6 +143,13 @@ def _details(report: Report) -> Iterator[str]:
             f"quantiles {spread}",
             hanging=2,
         )
+
+
+def _fitted(lines: Iterable[str]) -> Iterator[str]:
+    """Lines that are too long go on in the next, two columns further in."""
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        yield from _wrapped(line.lstrip(), indent=indent, hanging=2) if len(line) > WIDTH else [line]
 
 
 def _provenance(report: Report) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-ANALYSES = ("errors",)
+ANALYSES = ("errors", "calibration", "thresholds", "importance", "fairness", "data_checks")
 """Every analysis, in the order of the report; each is a module of ``fairway.evaluation.analyses``."""
 
 
@@ -23,6 +23,26 @@ class SliceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     where: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class CostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the two errors of a classifier of two classes cost, in any unit; only their ratio moves the threshold.
+
+    Attributes
+    ----------
+    false_positive : float
+        Of a row that is taken for the positive class and is not of it.
+    false_negative : float
+        Of a row of the positive class that is missed.
+    """
+
+    false_positive: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    false_negative: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if no error costs anything."""
+        if self.false_positive + self.false_negative == 0:
+            raise ValueError("some error must cost more than 0")
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -49,6 +69,14 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         that takes.
     analyses : tuple of str
         What ``fairway evaluate`` looks for beyond metrics; by default, all that applies.
+    positive : str
+        The class that counts as positive in thresholds, costs and selection rates. Empty: the second of two classes, and
+        each in turn of more.
+    costs : table or None
+        What errors cost, such as ``{ false_positive = 1, false_negative = 5 }``: the report finds the cheapest threshold.
+    sensitive : tuple of str
+        Columns whose groups are to be treated alike, such as ``["sex", "age_band"]``; of at most twenty values each. They
+        need not be features.
     """
 
     confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
@@ -59,6 +87,9 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     stratified: bool = False
     power: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.8
     analyses: tuple[str, ...] = ANALYSES
+    positive: str = ""
+    costs: CostSettings | None = None
+    sensitive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for what types alone do not catch."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fairway.core.gate import Finding, Limit, Outcome, Verdict
 from fairway.core.metrics import Measurement
 from fairway.evaluation.comparison import Answer, Comparison
+from fairway.evaluation.estimates import Estimate
 from fairway.evaluation.report import Report
 
 _SIGNS = {"min": "≥", "slice_min": "≥", "max": "≤", "slice_max": "≤", "max_drop": "≥ -", "max_rise": "≤ +"}
@@ -46,6 +47,22 @@ def interval(found: Measurement) -> str:
     signed = bool(found.versus)
     mark = "≈ " if approximate(found) else ""
     return f"{mark}[{number(found.low, signed=signed)}, {number(found.high, signed=signed)}]"
+
+
+def ranged(found: Estimate | None, *, signed: bool = False) -> str:
+    """A value and its interval, three digits each; without an interval, the value alone.
+
+    Examples
+    --------
+    >>> ranged(Estimate(0.5, 0.41234, 0.6)), ranged(Estimate(0.5)), ranged(None)
+    ('0.5 [0.412, 0.6]', '0.5', '—')
+    """
+    if found is None:
+        return "—"
+    value = _short(found.value, signed=signed)
+    if found.low is None or found.high is None:
+        return value
+    return f"{value} [{_short(found.low, signed=signed)}, {_short(found.high, signed=signed)}]"
 
 
 def change(report: Report, compared: Comparison) -> str:
@@ -166,6 +183,11 @@ def explained(limit: Limit) -> str:
     return ", ".join(
         f"{name} {number(value)}" for name in limit.__struct_fields__ if (value := getattr(limit, name)) is not None
     )
+
+
+def _short(value: float, *, signed: bool) -> str:
+    rounded = float(f"{value:.3g}")
+    return number(rounded, signed=signed)
 
 
 def _has_value(found: Measurement) -> bool:

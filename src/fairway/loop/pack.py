@@ -29,6 +29,7 @@ def pack(
     out: Path | str | None = None,
     replace: bool = False,
     sign: Path | None = None,
+    calibrate: Path | str | None = None,
     project: Project | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
@@ -44,6 +45,9 @@ def pack(
         Take the place of a bundle that is already there.
     sign : path, optional
         A private EC key in PEM: the bundle is signed with it (OpenSSF model signing).
+    calibrate : path, optional
+        Labeled rows, of neither training nor test: a temperature is fitted on them and built into the graph,
+        if it surely helps.
 
     Raises
     ------
@@ -58,6 +62,10 @@ def pack(
     if out is not None:
         _check_target(Path(out), replace=replace)
     bundle = find_bundle(project, model, progress)
+    if calibrate is not None:
+        from fairway.loop.calibrate import calibrate as calibrated
+
+        bundle = calibrated(project, bundle, calibrate, progress)
     target = Path(out) if out else Path(f"{bundle.manifest.name}.fairway")
     _check_target(target, replace=replace)
     report = evaluate(bundle, project=project, progress=progress)

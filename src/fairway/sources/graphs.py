@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fairway.core.extras import require
 from fairway.core.manifest import EngineSpec
 from fairway.core.tensors import TensorSpec
@@ -30,6 +32,60 @@ def tidy_model(model: Any, rename: Mapping[str, str]) -> None:
             noted.ClearField("metadata_props")
     model.ClearField("doc_string")
     model.ClearField("metadata_props")
+
+
+def add_temperature(model: Any, output: str, temperature: float, *, logits: bool) -> None:
+    """Let an output of a ``ModelProto`` be ``softmax(log(p) / temperature)`` of what it was, in place; of logits, the quotient.
+
+    A single probability per row, that of the second of two classes, is scaled likewise. Elements keep their type and shape.
+
+    References
+    ----------
+    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, sec. 4.2.
+    """
+    onnx = require("onnx", extra="optimize")
+    helper, graph = onnx.helper, model.graph
+    kind = next(value for value in graph.output if value.name == output).type.tensor_type
+    used = {name for part in _graphs(graph) for node in part.node for name in (*node.input, *node.output)}
+    used |= {tensor.name for part in _graphs(graph) for tensor in part.initializer}
+
+    def fresh(name: str) -> str:
+        return next(one for one in (f"{output}_{name}", *(f"{output}_{name}_{i}" for i in count(1))) if one not in used)
+
+    def constant(name: str, value: float) -> str:
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, dtype), fresh(name)))
+        return fresh(name)
+
+    before = fresh("unscaled")
+    for part in _graphs(graph):
+        _rename_inner(part, output, before)
+    divisor = constant("temperature", temperature)
+    if logits:
+        graph.node.append(helper.make_node("Div", [before, divisor], [output]))
+        return
+    half = kind.elem_type == onnx.TensorProto.FLOAT16
+    floor = constant("floor", 6e-8 if half else 1e-12)
+    single = len(kind.shape.dim) < 2 or kind.shape.dim[-1].dim_value == 1
+    names = [fresh(name) for name in ("floored", "log", "scaled")]
+    nodes = [("Max", [before, floor], names[0]), ("Log", [names[0]], names[1])]
+    odds = names[1]
+    if single:
+        one = constant("one", 1.0)
+        rest = [fresh(name) for name in ("rest", "rest_floored", "rest_log", "odds")]
+        nodes += [
+            ("Sub", [one, before], rest[0]),
+            ("Max", [rest[0], floor], rest[1]),
+            ("Log", [rest[1]], rest[2]),
+            ("Sub", [names[1], rest[2]], rest[3]),
+        ]
+        odds = rest[3]
+    nodes.append(("Div", [odds, divisor], names[2]))
+    graph.node.extend(helper.make_node(operator, given, [made]) for operator, given, made in nodes)
+    last = {"axis": len(kind.shape.dim) - 1}
+    graph.node.append(
+        helper.make_node("Sigmoid" if single else "Softmax", [names[2]], [output], **({} if single else last))
+    )
 
 
 def keep_outputs(model: Any, kept: int) -> None:
@@ -62,6 +118,13 @@ def _graphs(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _graphs(inner)
+
+
+def _rename_inner(graph: Any, old: str, new: str) -> None:
+    """Rename a value where it is made and read; outputs and inputs of the graph keep their names."""
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
 
 
 def _make_room(graph: Any, rename: Mapping[str, str]) -> dict[str, str]:

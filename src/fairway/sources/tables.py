@@ -223,6 +223,20 @@ class Table:
                 yield count, {name: array[first : first + count] for name, array in feed.items()}
             start += part.num_rows
 
+    def needed(self, specs: Sequence[TensorSpec], *, label: str | None = None) -> tuple[str, ...]:
+        """The columns that :meth:`feed` fills these inputs from. Raises :class:`InvalidData` if it cannot.
+
+        Examples
+        --------
+        >>> table = make_table({"id": ["p", "q"], "a": [1.0, 2.0], "b": [3.0, 4.0], "y": [0, 1]})
+        >>> table.needed([TensorSpec("x", Datatype.FP32, (-1, 2))], label="y")
+        ('a', 'b')
+        """
+        problems = Problems()
+        plan = self._plan(specs, label, problems)
+        self._check(problems)
+        return tuple(_planned(plan))
+
     def problems(self, specs: Sequence[TensorSpec], *, label: str | None = None) -> list[str]:
         """All that keeps :meth:`feeds` from giving these inputs, one line each, found by going through all rows.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fairway.core.gate import Gate
+from fairway.core.metrics import Measurement
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ class Subject:
     reference : Table or None
         Rows such as the model was trained on, if there are any.
     progress : callable of (what, done, total), optional
+    gate : mapping of metric name to Limit
+    measurements : sequence of Measurement
+        All that was measured.
     """
 
     model: Model
@@ -44,3 +49,5 @@ class Subject:
     settings: EvaluationSettings
     reference: Table | None = None
     progress: Progress | None = None
+    gate: Gate = field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fairway.evaluation.analyses.calibration import Calibration
 from fairway.evaluation.analyses.errors import ErrorExample
+from fairway.evaluation.analyses.fairness import Fairness
+from fairway.evaluation.analyses.importance import Importance
+from fairway.evaluation.analyses.thresholds import ClassThresholds
+from fairway.evaluation.checks.base import Check
 from fairway.evaluation.settings import ANALYSES
 
 if TYPE_CHECKING:
@@ -22,9 +27,24 @@ class Analyses(msgspec.Struct, frozen=True, omit_defaults=True):
     ----------
     errors : tuple of ErrorExample or None
         The rows that the model gets most wrong.
+    calibration : Calibration or None
+        Whether probabilities come true, and whether scaling them would help; the errors' bands of a regression.
+    thresholds : tuple of ClassThresholds or None
+        ROC, precision-recall and cost curves, and thresholds assessed on rows that they were not chosen on.
+    importance : Importance or None
+        Which features the model relies on.
+    fairness : tuple of Fairness or None
+        Metrics by the groups of each sensitive column.
+    data_checks : tuple of Check or None
+        What was looked for in the data, found or not.
     """
 
     errors: tuple[ErrorExample, ...] | None = None
+    calibration: Calibration | None = None
+    thresholds: tuple[ClassThresholds, ...] | None = None
+    importance: Importance | None = None
+    fairness: tuple[Fairness, ...] | None = None
+    data_checks: tuple[Check, ...] | None = None
 
 
 def analyse(subject: Subject, names: Sequence[str] = ANALYSES) -> Analyses:
