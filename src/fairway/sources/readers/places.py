@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,12 +89,8 @@ class Place:
             return bytes(stream.read())
 
     def sha256(self) -> str:
-        """64 hex digits of the file's content."""
-        digest = hashlib.sha256()
-        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-        return digest.hexdigest()
+        """64 hex digits of the file's content; while a local file's size and time of change stay the same, it is read once."""
+        return _local_sha256(self.path, *self.stamp()) if self.local else _sha256(self.filesystem, self.path)
 
     def child(self, name: str) -> Place:
         """A file or folder in this folder."""
@@ -109,6 +106,21 @@ class Place:
         for name in names:
             if not any(part.startswith((".", "_")) for part in name.split("/")):
                 yield self.child(name)
+
+
+def _sha256(filesystem: Any, path: str) -> str:
+    digest = hashlib.sha256()
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2**16)
+def _local_sha256(path: str, _size: int, _changed: int) -> str:
+    from pyarrow.fs import LocalFileSystem
+
+    return _sha256(LocalFileSystem(), path)
 
 
 @dataclass(frozen=True)
