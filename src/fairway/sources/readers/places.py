@@ -90,7 +90,11 @@ class Place:
 
     def sha256(self) -> str:
         """64 hex digits of the file's content; while a local file's size and time of change stay the same, it is read once."""
-        return _local_sha256(self.path, *self.stamp()) if self.local else _sha256(self.filesystem, self.path)
+        return (
+            _local_sha256(str(Path(self.path).absolute()), *self.stamp())
+            if self.local
+            else _sha256(self.filesystem, self.path)
+        )
 
     def child(self, name: str) -> Place:
         """A file or folder in this folder."""
