@@ -44,7 +44,7 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
         node = {"num_cpus": 1, "object_store_memory": 120 * 10**6, "include_dashboard": False}
-        started = Cluster(initialize_head=True, head_node_args=node)
+        started: Any = Cluster(initialize_head=True, head_node_args=node)
         started.add_node(num_cpus=1, object_store_memory=120 * 10**6)
         started.wait_for_nodes()
         yield started
@@ -112,12 +112,14 @@ def test_a_cluster_makes_the_same_report(
 
 
 class Killing:
-    """A mapper of which every map loses the worker of its first part, once."""
+    """A mapper whose first three maps (two models scored, draws) each lose the worker of their first part."""
 
     def __init__(self, mapper: RayMapper, folder: Path) -> None:
         self.mapper, self.folder, self.killed = mapper, folder, 0
 
     def map(self, function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
+        if self.killed == 3:
+            return self.mapper.map(function, parts)
         self.killed += 1
         return self.mapper.map(partial(_dying, str(self.folder / str(self.killed)), function), parts)
 
@@ -135,7 +137,7 @@ def test_workers_that_die_change_nothing(
 ) -> None:
     killing = Killing(mapper, tmp_path)
     assert _report(models, table, killing).as_json() == here
-    assert len([*tmp_path.iterdir()]) == killing.killed > 4
+    assert len([*tmp_path.iterdir()]) == killing.killed == 3
 
 
 def test_a_machine_that_is_lost_changes_nothing(cluster: Any, mapper: RayMapper) -> None:
@@ -144,12 +146,12 @@ def test_a_machine_that_is_lost_changes_nothing(cluster: Any, mapper: RayMapper)
     statistics = np.random.default_rng(0).normal(size=(20_000, 2))
 
     def sums() -> Iterator[bytes]:
-        for number, found in enumerate(mapper.map(partial(_sums, statistics), range(30))):
+        for number, found in enumerate(mapper.map(partial(_sums, statistics), range(20))):
             if number == 5:
                 cluster.remove_node(lost, allow_graceful=False)
             yield found
 
-    assert list(sums()) == [_sums(statistics, seed) for seed in range(30)]
+    assert list(sums()) == [_sums(statistics, seed) for seed in range(20)]
 
 
 def _sums(statistics: Any, seed: int) -> bytes:

@@ -123,6 +123,8 @@ class RayMapper:
         for node, answer in zip(nodes, asked, strict=True):
             try:
                 there = self._ray.get(answer)
+            except self._ray.exceptions.TaskUnschedulableError:
+                continue  # it has just gone, or is going
             except self._ray.exceptions.RayError as error:
                 cause = " ".join(str(error).split())[-200:]
                 raise InvalidConfig(
