@@ -67,14 +67,14 @@ def predictions(kind: str) -> tuple[Scored, Scored]:
         truth = rng.normal(size=ROWS)
         ours, theirs = (truth + scale * rng.normal(size=ROWS) for scale in (0.5, 0.51))
         return Regressed(truth, ours), Regressed(truth, theirs)
-    truth = rng.integers(0, classes, ROWS)
-    scores = rng.normal(size=(ROWS, classes)) + 1.5 * np.eye(classes)[truth]
+    labels = rng.integers(0, classes, ROWS)
+    scores = rng.normal(size=(ROWS, classes)) + 1.5 * np.eye(classes)[labels]
     names = tuple(map(str, range(classes)))
     made = []
     for noise in (0.0, 0.3):
         odds = np.exp(scores + noise * rng.normal(size=scores.shape))
         probabilities = odds / odds.sum(axis=1, keepdims=True)
-        made.append(Classified(truth, probabilities.argmax(axis=1), probabilities, names))
+        made.append(Classified(labels, probabilities.argmax(axis=1), probabilities, names))
     return made[0], made[1]
 
 
