@@ -2,7 +2,7 @@
 
 A line ``<!-- benchmark: servers.tiny -->`` in a page gives way to the rows of one workload, ``targets`` to ratios and
 targets, ``left_out`` to what could not be measured, ``machine`` to what it ran on, ``profile.rest`` to the parts of one
-request's time.
+request's time, ``evaluation.predictions`` to figures of that part of evaluation.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def made(what: str, argument: str = "") -> str:
         "left_out": left_out,
         "machine": machine,
         "profile": profile,
+        "evaluation": evaluation,
     }
     return makers[what](argument) if argument else makers[what]()
 
@@ -96,6 +97,17 @@ def profile(name: str) -> str:
             (f"{'… of which ' if part['within'] else ''}{part['name']}", f"{part['us']:,.2f}")
             for part in _read("profile_serving")["profiles"][name]
         ),
+    )
+
+
+def evaluation(part: str) -> str:
+    """Figures of one part of the evaluation benchmark."""
+    if not (RESULTS / f"evaluation_{part}.json").is_file():
+        return f"Not measured yet: `python -m benchmarks.evaluation {part}`."
+    figures = _read(f"evaluation_{part}")["figures"]
+    return _table(
+        ("measured", "value", "unit", "target"),
+        ((f["name"], f"{f['value']:,g}", f["unit"], f["target"]) for f in figures),
     )
 
 

@@ -25,6 +25,7 @@ class Model:
 
     Attributes
     ----------
+    bundle : Bundle
     inputs, outputs : tuple of TensorSpec
         What :meth:`infer` takes and gives.
     raw_inputs, raw_outputs : tuple of TensorSpec
@@ -32,6 +33,7 @@ class Model:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
         _check_files(bundle)
         self._pre = tuple(load_step(step, bundle.path) for step in self.manifest.processing.pre)

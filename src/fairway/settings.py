@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fairway.core.compute import ComputeSettings
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit, check_gate
 from fairway.evaluation.settings import CostSettings, EvaluationSettings, SliceSettings
@@ -36,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     slices: tuple[SliceSettings, ...] = ()
     gate: dict[str, Limit] = {}
     evaluate: EvaluationSettings = EvaluationSettings()
+    compute: ComputeSettings = ComputeSettings()
     optimize: OptimizationSettings = OptimizationSettings()
     registry: RegistrySettings = RegistrySettings()
     serve: ServeSettings = ServeSettings()
@@ -84,7 +86,7 @@ def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, tex
 
 def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
     changed: dict[str, Any] = {}
-    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate"):
+    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate", "compute"):
         part = getattr(settings, table)
         prefix = f"FAIRWAY_{table.upper()}_"
         given = {name.removeprefix(prefix).lower(): name for name in environ if name.startswith(prefix)}
@@ -138,6 +140,7 @@ _TABLES: dict[str, Any] = {
     "data": DataSettings,
     "slices": SliceSettings,
     "evaluate": EvaluationSettings,
+    "compute": ComputeSettings,
     "optimize": OptimizationSettings,
     "registry": RegistrySettings,
     "serve": ServeSettings,

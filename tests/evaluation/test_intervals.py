@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,48 +62,50 @@ def test_percentiles_beyond_the_outermost_draw_bound_nothing() -> None:
 
 
 # coverage: 500 rounds, so a true 95 % shows as 93 to 97 % (two standard errors), and the true value of each metric is that of
-# a very large sample
+# a very large sample. Accuracy, being exact, covers at least as often as stated; AUC is cautious on purpose: its lower end
+# allows for what was not seen.
 
 ROUNDS = 500
+CAUTIOUS = {"accuracy_score": 0.99, "roc_auc_score": 0.99}
 
 
-def _coverage(truths: dict[str, float], sample: Callable[[int], Classified | Regressed]) -> dict[str, float]:
-    covered = dict.fromkeys(truths, 0)
+def imbalanced(seed: int, rows: int) -> Classified:
+    """Two classes, one row in ten of the second."""
+    rng = np.random.default_rng([seed, 41])
+    truth = (rng.random(rows) < 0.1).astype(int)
+    right = 1 / (1 + np.exp(1 - rng.normal(size=rows) - np.where(truth == 1, 1, -1)))
+    probabilities = np.stack([1 - right, right], axis=1)
+    return Classified(truth, probabilities.argmax(axis=1), probabilities, ("no", "yes"))
+
+
+def skewed(seed: int, rows: int) -> Regressed:
+    """Errors of a Gamma distribution: their squares are very skewed."""
+    rng = np.random.default_rng([seed, 42])
+    truth = rng.normal(size=rows)
+    return Regressed(truth, truth + 0.3 * (rng.gamma(2, 1, size=rows) - 2))
+
+
+@pytest.mark.parametrize(
+    ("sample", "rows"),
+    [
+        (partial(classified, classes=3, separation=1.5), 100),
+        (partial(classified, classes=3, separation=3.0), 300),
+        (imbalanced, 200),
+        (regressed, 100),
+        (skewed, 300),
+    ],
+    ids=["three classes", "good classifier", "one in ten", "normal errors", "skewed errors"],
+)
+def test_intervals_of_every_metric_cover(sample: Callable[[int, int], Classified | Regressed], rows: int) -> None:
+    large = sample(10**6, 500_000)
+    names = CLASSIFICATION if isinstance(large, Classified) else REGRESSION
+    truths, covered = {name: value(name, large) for name in names}, dict.fromkeys(names, 0)
     for seed in range(ROUNDS):
-        for found in measure(sample(seed), tuple(truths), EvaluationSettings(resamples=400, seed=seed)):
+        for found in measure(sample(seed, rows), names, EvaluationSettings(seed=seed)):
             covered[found.metric] += found.low <= truths[found.metric] <= found.high
-    return {name: count / ROUNDS for name, count in covered.items()}
-
-
-@pytest.mark.parametrize(("rows", "separation"), [(200, 1.5), (300, 3.0)])
-def test_classification_intervals_cover(rows: int, separation: float) -> None:
-    """F1 and balanced accuracy as often as stated; accuracy, being exact, at least so."""
-    many = classified(10**6, 300_000, 3, separation)
-    truths = {name: value(name, many) for name in ("accuracy_score", "f1_score", "balanced_accuracy_score")}
-    rates = _coverage(truths, lambda seed: classified(seed, rows, 3, separation))
-    assert 0.93 <= rates["accuracy_score"] <= 0.99
-    assert 0.93 <= rates["f1_score"] <= 0.97
-    assert 0.93 <= rates["balanced_accuracy_score"] <= 0.97
-
-
-def test_auc_intervals_cover_even_near_one() -> None:
-    truth = value("roc_auc_score", classified(10**6, 300_000, 3, 3.0))
-    assert _coverage({"roc_auc_score": truth}, lambda seed: classified(seed, 60, 3, 3.0))["roc_auc_score"] >= 0.93
-
-
-def test_regression_intervals_cover() -> None:
-    """As often as stated; the ratio in R2 is skewed, which percentiles follow only in part."""
-    truths = {
-        "mean_absolute_error": 0.5 * math.sqrt(2 / math.pi),
-        "median_absolute_error": 0.5 * 0.6744898,
-        "root_mean_squared_error": 0.5,
-        "r2_score": 1 - 0.25,
-    }
-    rates = _coverage(truths, lambda seed: regressed(seed, 200))
-    assert 0.93 <= rates["mean_absolute_error"] <= 0.97
-    assert 0.93 <= rates["median_absolute_error"] <= 0.98
-    assert 0.92 <= rates["root_mean_squared_error"] <= 0.97
-    assert 0.91 <= rates["r2_score"] <= 0.97
+    rates = {name: count / ROUNDS for name, count in covered.items()}
+    wrong = {name: rate for name, rate in rates.items() if not 0.93 <= rate <= CAUTIOUS.get(name, 0.97)}
+    assert not wrong
 
 
 def _models(seed: int, rows: int) -> tuple[Classified, Classified]:

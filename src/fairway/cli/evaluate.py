@@ -19,6 +19,10 @@ def evaluate(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Other test data than [data] test.", show_default=False)] = None,
     baseline: Annotated[str, typer.Option(help="Alias or reference to compare with, on the same rows.")] = "champion",
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster that does the work: auto, local or its address.", show_default=False),
+    ] = None,
     html: Html = None,
     project: ProjectPath = None,
     json: Json = False,
@@ -29,7 +33,7 @@ def evaluate(
     """
     with watched() as progress:
         report = fairway.evaluate(
-            model, data=data, baseline=baseline, project=fairway.Project.find(project), progress=progress
+            model, data=data, baseline=baseline, ray=ray, project=fairway.Project.find(project), progress=progress
         )
     if html:
         write_page(html, report.as_html())

@@ -76,7 +76,7 @@ def differences(
         elif name in LINEAR:
             made = _linear(name, estimate, rows, champion, settings)
         else:
-            made = _drawn(ours[name] - theirs[name], name, rows, settings)
+            made = _drawn(ours[name] - theirs[name], rows, settings)
         low, high = made.ends or (-math.inf, math.inf)
         measurement = Measurement(
             name,
@@ -165,8 +165,8 @@ def _unseen(name: str, rows: Scored, champion: Scored) -> float:
     return typical
 
 
-def _drawn(moved: Floats, name: str, rows: Scored, settings: EvaluationSettings) -> _Made:
-    expand = own.expansion(name, rows)
+def _drawn(moved: Floats, rows: Scored, settings: EvaluationSettings) -> _Made:
+    expand = own.expansion(rows)
     ends = draws_interval(moved, settings.confidence, rows=expand)
     p_value = draws_p_value(moved, rows=expand)
     method = f"paired {own.bootstrap_method(rows, settings)}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Gate, check_gate, judge
+from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
 from fairway.evaluation.analyses.base import Subject
 from fairway.evaluation.analyses.fairness import GATED, measure_fairness
@@ -45,6 +46,7 @@ def evaluate(
     reference: Table | None = None,
     analyses: Sequence[str] = (),
     progress: Progress | None = None,
+    mapper: Mapper = THREADS,
 ) -> Report:
     """Score ``model`` on every row of ``table``, slice by slice, and judge it by ``gate``.
 
@@ -68,6 +70,8 @@ def evaluate(
     analyses : sequence of str
         Which of :data:`~fairway.evaluation.settings.ANALYSES` to run.
     progress : callable of (what, done, total), optional
+    mapper : Mapper
+        Where models are run and intervals drawn; by default on threads. The report is the same, bit for bit.
 
     Raises
     ------
@@ -88,11 +92,11 @@ def evaluate(
     check_fit(models, table, label=label, slices=slices, group=settings.group)
     masks = [table.mask(each.where) for each in slices]
     groups = group_numbers(table, settings.group) if settings.group else None
-    scored = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress)
+    scored = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress, mapper=mapper)
     rows, *others = (grouped(each, groups) for each in scored)
     other = others[0] if others else None
     parts = [(each.name, rows.select(mask)) for each, mask in zip(slices, masks, strict=True)]
-    measured = _measure(rows, parts, gate, settings, progress)
+    measured = _measure(rows, parts, gate, settings, progress, mapper)
     champion_report, comparisons = None, tuple[Comparison, ...]()
     if champion is not None and other is not None:
         both = [(name, inside, other.select(mask)) for (name, inside), mask in zip(parts, masks, strict=True)]
@@ -104,9 +108,10 @@ def evaluate(
             versus=champion_name,
             slices=both,
             slice_names=_slice_metrics(task, gate),
+            mapper=mapper,
         )
         measured += changes
-        theirs = (*measure(other, quality_metrics(task), settings), *champion_extra)
+        theirs = (*measure(other, quality_metrics(task), settings, mapper=mapper), *champion_extra)
         champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
     measurements = (*measured, *measure_fairness(rows, table, settings), *extra)
     subject = Subject(model, table, label, rows, slices, settings, reference, progress, gate, measurements)
@@ -165,14 +170,15 @@ def _measure(
     gate: Gate,
     settings: EvaluationSettings,
     progress: Progress | None,
+    mapper: Mapper,
 ) -> list[Measurement]:
     """Every quality metric over all rows; in slices, those that the gate limits there and the main one."""
     task = "classification" if isinstance(rows, Classified) else "regression"
     names = quality_metrics(task)
-    measured = measure(rows, names, settings)
+    measured = measure(rows, names, settings, mapper=mapper)
     wanted = _slice_metrics(task, gate)
     for done, (name, inside) in enumerate(parts, 1):
-        measured += measure(inside, wanted, settings, part=name)
+        measured += measure(inside, wanted, settings, part=name, mapper=mapper)
         if progress is not None:
             progress("measuring slices", done, len(parts))
     return measured

@@ -143,7 +143,7 @@ def draws_interval(
     confidence : float
     rows : int or None
         If given, the percentiles are moved outwards as a t interval is from a normal one, which repairs the bootstrap's
-        narrowness on few rows. ``None`` where the draws are calibrated without it.
+        narrowness on few rows.
 
     Returns
     -------

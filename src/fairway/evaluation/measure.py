@@ -24,11 +24,8 @@ from fairway.evaluation.intervals import (
 from fairway.evaluation.metrics import cannot, missing_for, values
 from fairway.evaluation.predictions import Classes, Classified, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
-from fairway.evaluation.weighted import CONFUSION_SCORES
 
 _RANGES = {"log_loss": (0.0, math.inf), "r2_score": (-math.inf, 1.0), "roc_auc_score": (0.0, 1.0)}
-_CALIBRATED = (*CONFUSION_SCORES, "roc_auc_score")
-"""Their pseudo-rows already keep them honest on few rows."""
 _MEANS = ("log_loss", "mean_absolute_error", "root_mean_squared_error", "r2_score")
 """Means of what single rows can dominate, or smooth functions of them: a skewness-corrected t interval covers best."""
 FEW = 30
@@ -86,9 +83,18 @@ def strata(rows: Scored, settings: EvaluationSettings) -> Classes | None:
     return rows.truth if settings.stratified and isinstance(rows, Classified) else None
 
 
-def expansion(name: str, rows: Scored) -> int | None:
-    """How many units draws are widened for: none where pseudo-rows see to it."""
-    return None if name in _CALIBRATED else units(rows)
+def expansion(rows: Scored) -> int:
+    """For how many units draws are widened: rows or groups; of a classifier the harmonic mean over its classes.
+
+    A mean over classes is as uncertain as its rarest class makes it, however many rows there are in all.
+    """
+    if not isinstance(rows, Classified):
+        return units(rows)
+    inside = rows.truth
+    if rows.groups is not None:  # each class of a group once
+        inside = np.unique(rows.groups * len(rows.labels) + rows.truth) % len(rows.labels)
+    counts = np.bincount(inside)
+    return int(1 / np.mean(1 / counts[counts > 0]))
 
 
 def units(rows: Scored) -> int:
@@ -132,7 +138,7 @@ def _own_interval(
     elif name == "roc_auc_score":
         ends = _area_interval(cast(Classified, rows), settings, mapper)
     else:
-        ends = draws_interval(draws[name], settings.confidence, rows=expansion(name, rows))
+        ends = draws_interval(draws[name], settings.confidence, rows=expansion(rows))
     if ends is None:
         default = (0.0, 1.0) if isinstance(rows, Classified) else (0.0, math.inf)
         return *_RANGES.get(name, default), too_little(rows, "value")
@@ -154,7 +160,7 @@ def _area_interval(rows: Classified, settings: EvaluationSettings, mapper: Mappe
     draws, plain = resampling.draw_areas(
         rows, settings.resamples, settings.seed, stratified=settings.stratified, mapper=mapper
     )
-    ends = draws_interval(draws, settings.confidence)
+    ends = draws_interval(draws, settings.confidence, rows=expansion(rows))
     return ends and (ends[0], max(ends[1], float(np.quantile(plain, (1 + settings.confidence) / 2))))
 
 

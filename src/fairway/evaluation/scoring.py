@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairway.core.errors import InferenceFailed
+from fairway.core.mapping import THREADS, Mapper
 from fairway.core.tensors import Tensor
+from fairway.evaluation.answering import answers
 from fairway.evaluation.labels import class_indices, label_column, label_forms, true_values
 from fairway.evaluation.predictions import Progress, Scored, read_classes, read_values
 
@@ -18,7 +20,13 @@ if TYPE_CHECKING:
 
 
 def score_models(
-    models: Sequence[Model], table: Table, *, label: str, batch_size: int, progress: Progress | None = None
+    models: Sequence[Model],
+    table: Table,
+    *,
+    label: str,
+    batch_size: int,
+    progress: Progress | None = None,
+    mapper: Mapper = THREADS,
 ) -> list[Scored]:
     """Score every row of ``table`` by each of ``models``, which are of one task; all share the first one's classes.
 
@@ -34,7 +42,9 @@ def score_models(
     """
     column = label_column(table, label)
     where = f"label {label!r} in {table.origin}"
-    raw = [_answer(model, table, label=label, batch_size=batch_size, progress=progress) for model in models]
+    raw = [
+        _answer(model, table, label=label, batch_size=batch_size, progress=progress, mapper=mapper) for model in models
+    ]
     if models[0].manifest.task == "regression":
         truth = true_values(column, where)
         return [read_values(part, truth) for part in raw]
@@ -57,19 +67,24 @@ def _labels(model: Model, raw: Tensor, column: Tensor) -> tuple[str, ...]:
     return tuple(sorted({label_forms(value)[0] for value in flat}))
 
 
-def _answer(model: Model, table: Table, *, label: str, batch_size: int, progress: Progress | None = None) -> Tensor:
-    """What the model answers for every row; of the inputs only a batch is ever held."""
+def _answer(
+    model: Model, table: Table, *, label: str, batch_size: int, progress: Progress | None, mapper: Mapper
+) -> Tensor:
+    """What the model answers for every row; of the inputs only some batches are ever held."""
     manifest = model.manifest
     prediction = manifest.prediction
     assert prediction is not None  # check_scorable has passed
     fixed = max((spec.shape[0] for spec in model.inputs if spec.shape), default=1)
     single = not manifest.engine.batching or fixed > 0
     size = max(fixed, 1) if single else batch_size
+    feeds = (
+        {name: _filled_up(array, size) for name, array in feed.items()} if fixed > count else feed
+        for count, feed in table.feeds(model.inputs, size, label=label)
+    )
     whole: Tensor | None = None
     done = 0
-    for count, feed in table.feeds(model.inputs, size, label=label):
-        full = {name: _filled_up(array, size) for name, array in feed.items()} if fixed > count else feed
-        part = np.asarray(model.infer(full)[prediction.output])
+    for part in answers(model, feeds, prediction.output, mapper):
+        count = min(size, table.rows - done)
         if part.shape[:1] != (max(count, fixed),):
             raise InferenceFailed(
                 f"{manifest.name} answers {list(part.shape)} in {prediction.output!r} for {count} rows; "

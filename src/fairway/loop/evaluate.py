@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from fairway.bundle.format import Bundle
 from fairway.core.errors import InvalidConfig, InvalidData, ModelNotFound
 from fairway.core.gate import Gate
@@ -32,6 +34,7 @@ def evaluate(
     *,
     data: Path | str | None = None,
     baseline: str = "champion",
+    ray: str | None = None,
     project: Project | None = None,
     progress: Progress = SILENT,
 ) -> Report:
@@ -46,6 +49,8 @@ def evaluate(
     baseline : str, default "champion"
         What to compare with, on the same rows: an alias of the same model, or any reference. Ignored where it does
         not exist yet, as for a first version.
+    ray : str, optional
+        The Ray cluster that does the work, instead of ``[compute] ray``; the report is the same.
     project : Project, optional
         Defaults to that of the working directory.
 
@@ -55,6 +60,8 @@ def evaluate(
         With ``.passed``, ``.verdict``, ``.as_text()``, ``.as_json()`` and ``.as_html()``.
     """
     project = project or Project.find()
+    if ray is not None:
+        project = project.changed(compute=structs.replace(project.settings.compute, ray=ray))
     table = _table(project, data)
     check_data(project, table)
     bundle = find_bundle(project, model, progress)
@@ -79,11 +86,13 @@ def score(
     """Score one bundle beside another on the same rows; ``extra`` and ``champion_extra`` were measured elsewhere."""
     from contextlib import ExitStack
 
+    from fairway.core.compute import open_mapper
     from fairway.evaluation.evaluate import evaluate as evaluate_model
     from fairway.model import Model
 
     settings = project.settings
     with ExitStack() as stack:
+        mapper = stack.enter_context(open_mapper(settings.compute))
         candidate = stack.enter_context(Model(bundle))
         incumbent = stack.enter_context(Model(champion[1])) if champion else None
         return evaluate_model(
@@ -100,6 +109,7 @@ def score(
             reference=project.table("reference") if settings.evaluate.analyses and project.data.reference else None,
             analyses=settings.evaluate.analyses,
             progress=progress,
+            mapper=mapper,
         )
 
 

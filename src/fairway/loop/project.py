@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -59,6 +59,10 @@ class Project:
             if (folder / FILE).is_file():
                 return cls(read_settings(folder / FILE), folder, folder / FILE)
         return cls(default_settings(), here)
+
+    def changed(self, **tables: Any) -> Project:
+        """The same project with other tables of settings."""
+        return Project(msgspec.structs.replace(self.settings, **tables), self.root, self.file)
 
     @property
     def model(self) -> ModelSettings:
