@@ -66,8 +66,10 @@ def fairway_variants(registry: str, collector: str) -> list[Contestant]:
         of_fairway("fairway, traced", QUIET + traced, ("json",)),
         of_fairway("fairway, watched for drift", QUIET + registry, ("json",)),
         of_fairway("fairway, all of these", f"[serve]\n{traced}{registry}", ("json",)),
-        of_fairway("fairway, Starlette only", QUIET + "fast_lane = false\n", ("json",)),
     ]
+
+
+WITHOUT_LANE = of_fairway("fairway, Starlette only", QUIET + "fast_lane = false\n", ("json",))
 
 
 # -- limits

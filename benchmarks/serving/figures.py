@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -115,6 +116,8 @@ _RATIOS = (
     *(_Ratio(workload, 16, _ENGINE, own, what="CPU") for workload in ("text", "vision") for own in _OWN.values()),
 )
 
+_MANY = 12
+_OUTSIDE = 0.05
 _WIRES = {"json": "JSON", "binary": "binary", "grpc": "gRPC"}
 _VALUES: dict[str, Callable[[Load], float]] = {
     "requests/s": lambda load: load.per_s,
@@ -143,4 +146,19 @@ def _ratio(ratio: _Ratio, measured: Sequence[Measured]) -> list[Figure]:
     plain = ("", "json") if ratio.workload == "tiny" else ("",)
     sides = " / ".join(name if wire in plain else f"{name} {_WIRES[wire]}" for name, wire in (ratio.one, ratio.other))
     name = f"{ratio.workload}, {ratio.connections}: {ratio.what}, {sides}"
-    return [figure(name, values, "ratio", ratio.target)]
+    return [figure(name, values, "ratio", ratio.target), *_ends(name, values)]
+
+
+def _ends(name: str, values: Sequence[float]) -> list[Figure]:
+    """The ends of a 95% interval of the median, where there are rounds enough for a narrow one: from order statistics."""
+    rounds = len(values)
+    if rounds < _MANY:
+        return []
+    outside, place = 0.0, 0
+    while (outside := outside + 2 * math.comb(rounds, place) / 2**rounds) <= _OUTSIDE:
+        place += 1
+    ordered = sorted(values)
+    return [
+        figure(f"{name}: {end} of the median's 95% interval", [value], "ratio")
+        for end, value in (("lower end", ordered[place - 1]), ("upper end", ordered[-place]))
+    ]

@@ -13,6 +13,7 @@ from benchmarks.serving.contestants import (
     PEER_LIST,
     PROBE,
     QUIET,
+    WITHOUT_LANE,
     Contestant,
     Peer,
     fairway_variants,
@@ -40,7 +41,11 @@ class Plan(msgspec.Struct, frozen=True):
     def heats(self, folder: Path, left_out: list[str]) -> Iterator[Planned]:
         """Each with how much it is measured."""
         if "limits" in self.parts:
-            yield self._limits(folder, left_out) if self._tiny else self._large()
+            if self._tiny:
+                yield self._limits(left_out)
+                yield self._observing(folder)
+            else:
+                yield self._large()
         if "grpc" in self.parts and self._tiny:
             bare = self._wanted([GRPC_BARE, GRPC_CONSTANT])
             yield Heat("gRPC", [of_fairway(FAIRWAY, QUIET, ("grpc",)), *bare]), self._effort(5)
@@ -55,8 +60,8 @@ class Plan(msgspec.Struct, frozen=True):
     def _effort(self, rounds: int) -> Effort:
         return Effort(max(1, rounds // 2) if self.quick else rounds, 1.0)
 
-    def _limits(self, folder: Path, left_out: list[str]) -> Planned:
-        named = [PROBE, *fairway_variants(_registry(self.workload, folder), self.collector)]
+    def _limits(self, left_out: list[str]) -> Planned:
+        named = [PROBE, WITHOUT_LANE]
         constant = nginx()
         if isinstance(constant, str):
             left_out.append(f"nginx answering a constant: {constant}")
@@ -64,6 +69,13 @@ class Plan(msgspec.Struct, frozen=True):
             named.insert(1, constant)
         plain = of_fairway(FAIRWAY, QUIET, ("json", "binary"))
         return Heat(LIMITS, [plain, *self._wanted(named)], in_process=True), self._effort(5)
+
+    def _observing(self, folder: Path) -> Planned:
+        """What watching costs. It is little, so there are many short rounds."""
+        variants = self._wanted(fairway_variants(_registry(self.workload, folder), self.collector))
+        plain = of_fairway(FAIRWAY, QUIET, ("json",))
+        effort = Effort(5 if self.quick else 25, 1 / self.workload.seconds)
+        return Heat("observing", [plain, *variants], connections=self.workload.connections[-1:]), effort
 
     def _large(self) -> Planned:
         """Models that take all the time: there, the limit is the engine."""

@@ -95,7 +95,9 @@ def send(scheduler: Scheduler, *values: float, signature: str = "s", **more: Any
         else:
             future.set_result(answer["y"][:, 0].tolist())
 
-    return future, scheduler.submit(rows(*values), len(values), signature=signature, done=done, **more)
+    job = Job(rows(*values), len(values), done)
+    scheduler.submit(job, signature, **more)
+    return future, job
 
 
 async def test_what_arrives_in_one_turn_of_the_loop_runs_together(make: Make) -> None:
@@ -377,7 +379,7 @@ async def test_a_callback_that_fails_takes_no_answer_from_the_others_of_its_batc
         raise RuntimeError("the connection is closed")
 
     for done in (broken, answers.append, broken, answers.append):
-        scheduler.submit({"x": np.ones((1, 1), np.float32)}, 1, signature=(), done=done)
+        scheduler.submit(Job({"x": np.ones((1, 1), np.float32)}, 1, done), ())
     await scheduler.drain()
     assert len(answers) == 2
     assert [record.message for record in caplog.records] == ["answer_not_delivered"] * 2

@@ -17,7 +17,7 @@ from fairway.serving.batches import BatchingSettings
 from fairway.serving.batching import Scheduler
 from fairway.serving.cache import ResponseCache, digest, may_cache, private
 from fairway.serving.joining import Answer
-from fairway.serving.queues import Cancellable
+from fairway.serving.queues import Job
 from fairway.serving.sharing import SharingScheduler
 from fairway.serving.telemetry import VersionStats
 from fairway.testing.builders import linear_bundle
@@ -52,7 +52,7 @@ class Setup:
             raise ValueError("negative")
         return {"y": feed["x"] * 2}
 
-    def send(self, value: float, **more: Any) -> tuple[asyncio.Future[Any], Cancellable]:
+    def send(self, value: float, *, raw: bool = False, **more: Any) -> tuple[asyncio.Future[Any], Job]:
         future: asyncio.Future[Any] = self.loop.create_future()
 
         def done(answer: Answer) -> None:
@@ -61,9 +61,9 @@ class Setup:
             else:
                 future.set_result(answer["y"][:, 0].tolist())
 
-        return future, self.front.submit(
-            {"x": np.array([[value]], np.float32)}, 1, signature=(False, ()), done=done, **more
-        )
+        job = Job({"x": np.array([[value]], np.float32)}, 1, done, raw)
+        self.front.submit(job, (raw, ()), **more)
+        return future, job
 
 
 def test_an_equal_request_is_answered_without_a_run() -> None:
@@ -182,7 +182,7 @@ def test_a_callback_that_fails_takes_no_answer_from_those_who_share_its_run(capl
         def broken(_: Answer) -> None:
             raise RuntimeError("the connection is closed")
 
-        it.front.submit({"x": np.ones((1, 1), np.float32)}, 1, signature=(False, ()), done=broken)
+        it.front.submit(Job({"x": np.ones((1, 1), np.float32)}, 1, broken), (False, ()))
         assert await it.send(1)[0] == [2]
 
     play(story)
@@ -195,7 +195,7 @@ def test_a_buffer_that_changes_after_submission_changes_no_answer() -> None:
         buffer = bytearray(np.float32(3).tobytes())
         answers: list[Answer] = []
         feed = {"x": np.frombuffer(buffer, np.float32).reshape(1, 1)}
-        it.front.submit(feed, 1, signature=(False, ()), done=answers.append)
+        it.front.submit(Job(feed, 1, answers.append), (False, ()))
         buffer[:] = np.float32(100).tobytes()
         await it.scheduler.drain()
         assert await it.send(3)[0] == [6]

@@ -18,6 +18,7 @@ import pytest
 
 from fairway.bundle.format import Bundle
 from fairway.serving import logs
+from fairway.serving.access_lines import access, log_request
 from fairway.serving.logs import QueuedLines
 from tests.serving.conftest import request_of
 
@@ -159,10 +160,10 @@ def test_the_access_log_says_the_same_whether_or_not_a_record_is_made(
         handler = QueuedLines(2, write=partial(_take, written))
         handler.setFormatter(logs._Formatter(logging.Formatter()))
         monkeypatch.setattr(root, "handlers", [handler, *others])
-        monkeypatch.setattr(logs.access, "disabled", False)
-        logs.access.setLevel(logging.INFO)
-        logs.log_request("POST", path, 200, seconds=0.25, size=7, client="::1", grpc_status=grpc_status, trace=trace)
-        logs.access.setLevel(logging.NOTSET)
+        monkeypatch.setattr(access, "disabled", False)
+        access.setLevel(logging.INFO)
+        log_request("POST", path, 200, seconds=0.25, size=7, client="::1", grpc_status=grpc_status, trace=trace)
+        access.setLevel(logging.NOTSET)
         handler.close()
         lines.append(json.loads(written))
     assert lines[0] == lines[1]

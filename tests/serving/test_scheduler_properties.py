@@ -17,7 +17,7 @@ from fairway.serving.batches import Batch, BatchingSettings
 from fairway.serving.batching import Scheduler
 from fairway.serving.cost import CostCurve
 from fairway.serving.joining import Answer
-from fairway.serving.queues import Job, Piece
+from fairway.serving.queues import Job, Piece, job_of
 from tests.serving.virtual import VirtualExecutor, VirtualLoop
 
 LATE_S = 0.003
@@ -76,7 +76,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             known.learn(cells, 100 + 50 * cells)
 
         def seconds(pieces: list[Piece], *_: object) -> float:
-            self.check_start([piece.job for piece in pieces])
+            self.check_start([job_of(piece) for piece in pieces])
             return base_s + row_s * sum(piece.rows for piece in pieces)
 
         self.scheduler = Scheduler(
@@ -134,14 +134,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         sent = Sent(values, signature, poisoned, deadline)
         feed = {"x": np.array([[value, length] for value in values], np.float32)}
         try:
-            sent.job = self.scheduler.submit(
-                feed,
-                rows,
-                signature=signature,
-                done=lambda answer: sent.outcomes.append((self.loop.time(), answer)),
-                timeout_s=timeout_s,
-                priority=priority,
-            )
+            job = Job(feed, rows, lambda answer: sent.outcomes.append((self.loop.time(), answer)))
+            self.scheduler.submit(job, signature, timeout_s=timeout_s, priority=priority)
+            sent.job = job
         except Overloaded:
             assert self.scheduler.queued_requests > 0, "an empty queue refuses nobody"
         else:

@@ -76,7 +76,9 @@ class Setup:
                 future.set_result(answer["y"][:, 0].tolist())
 
         feed = {"x": np.array(values, np.float32).reshape(-1, 1)}
-        return future, self.scheduler.submit(feed, len(values), signature="s", done=done, **more)
+        job = Job(feed, len(values), done)
+        self.scheduler.submit(job, "s", **more)
+        return future, job
 
     async def learned(self) -> None:
         """Until the scheduler knows what a call costs by the clock."""
@@ -130,20 +132,13 @@ async def _ended(future: asyncio.Future[Any], loop: VirtualLoop) -> float:
 def test_a_ranked_line_is_sorted_by_rank_and_what_is_put_back_comes_before_its_equals(
     arrivals: list[tuple[float, int]], back: int
 ) -> None:
-    jobs = [Job(_NOBODY, {}, 1, False, None, print, arrived, level) for arrived, level in arrivals]
+    jobs = [Job({}, 1, print, arrived=arrived, level=level) for arrived, level in arrivals]
     line = Ranked(jobs)
     expected = sorted(jobs, key=lambda job: job.rank)  # stable
     assert list(line) == expected
     taken = [line.popleft() for _ in range(min(back, len(jobs)))]
     line.extendleft(reversed(taken))
     assert [line.popleft() for _ in range(len(line))] == expected
-
-
-class _Nobody:
-    def cancel(self, job: Job) -> None: ...
-
-
-_NOBODY = _Nobody()
 
 
 def test_a_full_queue_of_low_priority_does_not_keep_a_high_one_out_for_its_wait() -> None:

@@ -26,6 +26,7 @@ from fairway.serving.batching import Scheduler
 from fairway.serving.cache import ResponseCache
 from fairway.serving.cost import BLOCKING_US, CostCurve
 from fairway.serving.inline import Inline
+from fairway.serving.queues import Job
 from fairway.serving.settings import ModelServeSettings, ServeSettings
 from fairway.serving.sharing import SharingScheduler
 from fairway.serving.telemetry import VersionStats
@@ -65,7 +66,7 @@ def send(scheduler: Scheduler | SharingScheduler, value: float, **more: Any) -> 
         else:
             future.set_result(float(answer["y"][0, 0]))
 
-    scheduler.submit({"x": np.array([[value]], np.float32)}, 1, signature="s", done=done, **more)
+    scheduler.submit(Job({"x": np.array([[value]], np.float32)}, 1, done), "s", **more)
     return future
 
 
@@ -146,8 +147,10 @@ def test_a_deadline_that_is_noticed_as_a_batch_forms_upsets_no_count() -> None:
     assert (requests, rows) == (0, 0)
 
 
-def _submitted(scheduler: Scheduler) -> Any:
-    return scheduler.submit({"x": np.ones((1, 1), np.float32)}, 1, signature="s", done=lambda _: None)
+def _submitted(scheduler: Scheduler) -> Job:
+    job = Job({"x": np.ones((1, 1), np.float32)}, 1, lambda _: None)
+    scheduler.submit(job, "s")
+    return job
 
 
 def test_a_batch_that_stops_waiting_because_it_is_full_runs_after_its_last_request_is_submitted() -> None:
@@ -285,7 +288,7 @@ def test_a_fault_of_ours_is_a_500_and_the_connection_goes_on(
                 if where == "before":
                     patch.setattr(served.front, "submit", fault)
                 else:
-                    patch.setattr("fairway.serving.inference.select", fault)
+                    patch.setattr("fairway.serving.inference.InferResponse", fault)
                 status, body = _post(connection)
             assert status == 500
             assert "its log says why" in body["error"]

@@ -9,7 +9,7 @@ from fairway.core.errors import Overloaded
 from fairway.serving.batches import BatchingSettings
 from fairway.serving.forecast import Forecast
 from fairway.serving.lengths import Length, like
-from fairway.serving.queues import Job, Line, Piece, Ranked
+from fairway.serving.queues import Job, Line, Part, Piece, Ranked
 
 _MAX_DEAD = 64
 
@@ -79,6 +79,7 @@ class Backlog:
         if line is None:
             line = self.lines[signature] = self._line()
         line.append(job)
+        job.queued = True
         self.requests += 1
         self.rows += job.rows
         if self.level_rows:
@@ -107,12 +108,14 @@ class Backlog:
         queue = self.lines[signature]
         batching = self._settings.batching
         limit = self._settings.max_batch
+        levels = self.level_rows
         pieces: list[Piece] = []
         rows = 0
         due: float | None = None
         while queue and rows < limit:
             job = queue[0]
-            if job.settled or (job.deadline is not None and self._expired(job)):
+            deadline = job.deadline
+            if job.settled or (deadline is not None and self._expired(job)):
                 queue.popleft()
                 self._dead -= 1
                 continue
@@ -122,20 +125,20 @@ class Backlog:
             take = min(left, limit - rows)
             if take < left and job.rows <= limit:
                 break
-            if job.deadline is not None and (due is None or job.deadline < due):
-                due = job.deadline
+            if deadline is not None and (due is None or deadline < due):
+                due = deadline
             if due is not None and pieces and self._too_late(due - self._clock(), rows, take, signature):
                 break
-            pieces.append(Piece(job, job.taken, take, take == job.rows))
-            job.taken += take
             rows += take
             self.rows -= take
-            if self.level_rows:
-                self.level_rows[job.level] -= take
-            if job.taken == job.rows:
+            if levels:
+                levels[job.level] -= take
+            pieces.append(job if take == job.rows else Part(job, job.taken, take))
+            if take == left:
                 queue.popleft()
                 job.queued = False
                 self.requests -= 1
+            job.taken += take
         if self._forecast.length is not None and len(pieces) > 1:
             pieces = self._alike(pieces, queue, self._forecast.length, signature)
         if not queue:
@@ -148,14 +151,15 @@ class Backlog:
 
     def _alike(self, pieces: list[Piece], queue: Line, length: Length, signature: Hashable) -> list[Piece]:
         """Those that should run with the first one; the others go back to the front of their line."""
-        if not all(piece.whole for piece in pieces):
+        jobs = [piece for piece in pieces if isinstance(piece, Job)]
+        if len(jobs) < len(pieces):
             return pieces
-        lengths = [length(piece.job.feed) for piece in pieces]
-        stay = like(lengths, [piece.rows for piece in pieces], self._forecast.curve(signature))
-        if len(stay) == len(pieces):
+        lengths = [length(job.feed) for job in jobs]
+        stay = like(lengths, [job.rows for job in jobs], self._forecast.curve(signature))
+        if len(stay) == len(jobs):
             return pieces
         kept = set(stay)
-        back = [piece.job for place, piece in enumerate(pieces) if place not in kept]
+        back = [job for place, job in enumerate(jobs) if place not in kept]
         for job in back:
             job.taken, job.queued = 0, True
             self.requests += 1
@@ -163,7 +167,7 @@ class Backlog:
             if self.level_rows:
                 self.level_rows[job.level] += job.rows
         queue.extendleft(reversed(back))
-        return [piece for place, piece in enumerate(pieces) if place in kept]
+        return [job for place, job in enumerate(jobs) if place in kept]
 
     def bury(self) -> None:
         """Drop those who left from the lines, where they would otherwise lie until the engine is free; if they are many.

@@ -17,7 +17,7 @@ from fairway.serving.forecast import Forecast
 from fairway.serving.inline import Inline, waits_of_thread
 from fairway.serving.joining import Answer, Run, concatenate, run_joined
 from fairway.serving.lengths import Length
-from fairway.serving.queues import Done, Job, Piece, level_of
+from fairway.serving.queues import Job, Part, Piece, Traced, job_of, level_of
 from fairway.serving.waiting import Patience
 
 log = logging.getLogger(__name__)
@@ -92,57 +92,42 @@ class Scheduler:
         """Their rows."""
         return self._backlog.rows
 
-    def submit(
-        self,
-        feed: Tensors,
-        rows: int,
-        *,
-        signature: Hashable,
-        done: Done,
-        raw: bool = False,
-        timeout_s: float | None = None,
-        priority: int = 0,
-    ) -> Job:
-        """Queue a request. ``done`` is called once on the loop with its answer, unless it is cancelled.
-
-        Raises
-        ------
-        Overloaded
-            If the queue is full, or the request would wait too long in it.
-        ModelNotReady
-            If the version is being retired.
-        """
+    def submit(self, job: Job, signature: Hashable, *, timeout_s: float | None = None, priority: int = 0) -> None:
+        """See :class:`~fairway.serving.queues.TakesJobs`."""
         if self._closed:
             raise ModelNotReady("this version is being retired; send the request again")
         settings = self._settings
-        levels = settings.priority_levels
-        level = level_of(priority, levels, settings.default_priority) if levels else 0
+        if settings.priority_levels:
+            job.level = level_of(priority, settings.priority_levels, settings.default_priority)
         backlog = self._backlog
         if backlog.requests and (
             backlog.requests >= settings.max_requests
-            or backlog.rows + rows > self._admission.room
+            or backlog.rows + job.rows > self._admission.room
             or timeout_s is not None
         ):
-            backlog.admit(rows, signature, timeout_s, level)
-        arrived = self._clock()
-        deadline = None if timeout_s is None else arrived + timeout_s
-        job = Job(self, feed, rows, raw, deadline, done, arrived, level)
-        backlog.add(job, signature if settings.batching else None)
+            backlog.admit(job.rows, signature, timeout_s, job.level)
+        job.owner = self
+        job.arrived = arrived = self._clock()
         if timeout_s is not None:
+            job.deadline = arrived + timeout_s
             job.timer = self._loop.call_later(timeout_s, self._on_deadline, job)
+        backlog.add(job, signature if settings.batching else None)
         if self._patience is not None:
             self._patience.arrived(arrived)
             if self._hold is not None and backlog.rows >= settings.max_batch:
                 self._stop_waiting()
         if not self._woken:
             self._wake()
-        return job
 
     def cancel(self, job: Job) -> None:
         """See :meth:`Job.cancel`."""
         if not job.settled:
             self._close(job)
             self._backlog.bury()
+
+    def watch(self, job: Job, trace: Traced) -> None:
+        """Tell ``trace`` of the job's engine calls."""
+        job.trace = trace
 
     async def drain(self) -> None:
         """Refuse new requests, and return when the last one is answered."""
@@ -240,11 +225,11 @@ class Scheduler:
                 return  # and another thread has it
             self._running -= 1
             text = f"no thread could be had for the model ({error}); allow this process more of them, or try again"
-            for piece in pieces:
-                if not piece.job.settled:
+            for job in map(job_of, pieces):
+                if not job.settled:
                     failure = Overloaded(text)
-                    self._listener.refused(failure, self._clock() - piece.job.arrived)
-                    self._settle(piece.job, failure)
+                    self._listener.refused(failure, self._clock() - job.arrived)
+                    self._settle(job, failure)
 
     def _work(self, pieces: list[Piece], signature: Hashable, started: float, open_: list[bool]) -> None:
         """On the executor's thread."""
@@ -259,13 +244,10 @@ class Scheduler:
 
     def _execute(self, pieces: list[Piece]) -> tuple[list[Run], float]:
         """Run, and tell the time that it took."""
-        raw = pieces[0].job.raw
+        raw = pieces[0].raw
         started = time.perf_counter()
-        runs = run_joined(
-            lambda feed: self._infer(feed, raw),
-            [piece.job.feed if piece.whole else piece.feed() for piece in pieces],
-            [piece.rows for piece in pieces],
-        )
+        feeds, rows = [piece.feed for piece in pieces], [piece.rows for piece in pieces]
+        runs = run_joined(lambda feed: self._infer(feed, raw), feeds, rows)
         return runs, time.perf_counter() - started
 
     def _landed(
@@ -274,10 +256,11 @@ class Scheduler:
         self._running -= 1
         self._threaded = True
         self._learn(self._forecast.curve(signature), self._forecast.cells(pieces), runs, own_s)
+        first = job_of(pieces[0])
         self._admission.ran(
             rows=sum([piece.rows for piece in pieces]),
             took_s=(now := self._clock()) - started,
-            waited_s=0.0 if pieces[0].job.level else started - pieces[0].job.arrived,
+            waited_s=0.0 if first.level else started - first.arrived,
             now=now,
         )
         if self._backlog.lines:
@@ -307,19 +290,15 @@ class Scheduler:
             # the answers start.
             self._loop.call_soon(self._tell, run, members, took_s / len(runs), latencies, failures, now, earlier)
             for piece, answer in zip(members, run.answers, strict=True):
-                job = piece.job
+                final: Answer | None = answer
+                if isinstance(piece, Part):
+                    job, final = piece.job, self._collect(piece, answer, run, earlier)
+                else:
+                    job = piece
                 if job.trace is not None:
                     job.trace.ran(run, len(members), sum([each.rows for each in members]), now, job.arrived)
-                if job.settled:
+                if job.settled or final is None:
                     continue
-                final = answer
-                if not piece.whole:
-                    job.began = job.began or run.started
-                    whole = self._collect(piece, answer)
-                    if whole is None:
-                        continue
-                    final = whole
-                    earlier.append(run.started - job.began)
                 latencies.append(now - job.arrived)
                 if isinstance(final, FairwayError):
                     failures.append(final)
@@ -328,7 +307,7 @@ class Scheduler:
                     continue
                 job.settled = True  # what _settle does for all the others, without two calls for each request
                 try:
-                    job.callback(final)
+                    job.answered(final)
                 except Exception:
                     log.exception("answer_not_delivered")
 
@@ -343,28 +322,39 @@ class Scheduler:
         earlier: list[float],
     ) -> None:
         rows = sum([piece.rows for piece in pieces])
-        raw = pieces[0].job.raw
+        raw = pieces[0].raw
         self._listener.ran(Batch(run, rows, raw, took_s, latencies, failures, ended, sum(earlier)))
 
-    def _collect(self, piece: Piece, answer: Answer) -> Answer | None:
-        """The job's whole answer, or ``None`` while other pieces are out."""
+    def _collect(self, part: Part, answer: Answer, run: Run, earlier: list[float]) -> Answer | None:
+        """The job's whole answer, or ``None`` while other parts are out, or if it is settled."""
+        job = part.job
+        if job.settled:
+            return None
+        job.began = job.began or run.started
+        whole = self._joined(part, answer)
+        if whole is not None:
+            earlier.append(run.started - job.began)
+        return whole
+
+    def _joined(self, part: Part, answer: Answer) -> Answer | None:
         if isinstance(answer, FairwayError):
             return answer
-        job = piece.job
-        if any(array.shape[:1] != (piece.rows,) for array in answer.values()):
+        job = part.job
+        if any(array.shape[:1] != (part.rows,) for array in answer.values()):
             return InferenceFailed(
                 f"the model's outputs do not follow its rows, so {job.rows} rows cannot be run {self._settings.max_batch} "
                 "at a time; send fewer rows, or pack the model with batching = false"
             )
-        job.parts[piece.start] = answer
-        if job.queued or sum(len(next(iter(part.values()))) for part in job.parts.values()) < job.rows:
+        parts = job.parts = job.parts or {}
+        parts[part.start] = answer
+        if job.queued or sum(len(next(iter(each.values()))) for each in parts.values()) < job.rows:
             return None
-        return concatenate([job.parts[start] for start in sorted(job.parts)])
+        return concatenate([parts[start] for start in sorted(parts)])
 
     def _settle(self, job: Job, answer: Answer) -> None:
         self._close(job)
         try:
-            job.callback(answer)
+            job.answered(answer)
         except Exception:  # whoever it is, the others of its batch get their answers
             log.exception("answer_not_delivered")
 

@@ -57,7 +57,7 @@ class Forecast:
     def cells(self, pieces: Sequence[Piece]) -> int:
         """What the cost of a call grows with: its rows, each padded to the longest where the bundle pads."""
         rows = sum([piece.rows for piece in pieces])
-        return rows if self.length is None else rows * max(self.length(piece.job.feed) for piece in pieces)
+        return rows if self.length is None else rows * max(self.length(piece.feed) for piece in pieces)
 
     def call_s(self, rows: int, signature: Hashable) -> float:
         """Seconds of one call, 0 if unknown: by the clock once a batch ran on a thread; else by the thread's own time."""

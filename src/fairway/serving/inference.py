@@ -14,7 +14,7 @@ from fairway.core.messages import InferRequest, InferResponse
 from fairway.serving.joining import Answer
 from fairway.serving.models import ColdModel, Models, ServedVersion
 from fairway.serving.ondemand import OnDemand
-from fairway.serving.queues import Cancellable
+from fairway.serving.queues import Cancellable, Job
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.tracer import Trace, Tracer
 from fairway.serving.validation import check_outputs, select
@@ -24,34 +24,37 @@ log = logging.getLogger(__name__)
 Outcome: TypeAlias = InferResponse | FairwayError
 
 
-class Ticket(msgspec.Struct, eq=False):
-    """One accepted request. :meth:`cancel` it when its caller leaves."""
+class Ticket(Job, eq=False, kw_only=True):
+    """One accepted request, as the scheduler has it. :meth:`cancel` it when its caller leaves."""
 
     request: InferRequest
-    served: ServedVersion | None
-    done: Callable[[Outcome], None]
-    job: Cancellable | None = None
-
-    def cancel(self) -> None:
-        """The caller has left: do not run the request if it has not run yet, and tell nobody."""
-        if self.job is not None:
-            self.job.cancel()
+    version: str
 
     def answered(self, answer: Answer) -> None:
         """The scheduler answers."""
-        self.job = None  # the job holds this ticket: without the circle, both are freed at once
         if isinstance(answer, FairwayError):
             self.done(answer)
             return
-        request, served = self.request, self.served
-        assert served is not None
+        request = self.request
         try:
-            response = InferResponse(request.model, served.version, select(answer, request.outputs), request.id)
+            outputs = answer if request.outputs is None else select(answer, request.outputs)
+            response = InferResponse(request.model, self.version, outputs, request.id)
         except Exception:
             log.exception("answer_not_understood")
             self.done(bug())
             return
         self.done(response)
+
+
+class Later(msgspec.Struct, eq=False):
+    """One request whose version is loaded again first. :meth:`cancel` it when its caller leaves."""
+
+    job: Cancellable | None = None
+
+    def cancel(self) -> None:
+        """Do not run the request if it has not run yet, and tell nobody."""
+        if self.job is not None:
+            self.job.cancel()
 
 
 class InferenceCore:
@@ -72,7 +75,7 @@ class InferenceCore:
 
     def submit(
         self, request: InferRequest, done: Callable[[Outcome], None], trace: Trace | None = None
-    ) -> Ticket | None:
+    ) -> Cancellable | None:
         """Start a request. ``done`` is called once with its outcome: at once if it is refused, then ``None`` is returned."""
         if trace is not None:
             trace.decoded()
@@ -117,9 +120,9 @@ class InferenceCore:
 
     def _later(
         self, request: InferRequest, cold: ColdModel, done: Callable[[Outcome], None], trace: Trace | None
-    ) -> Ticket | None:
+    ) -> Cancellable | None:
         """Answer when the version is loaded again."""
-        ticket = Ticket(request, None, done)
+        ticket = Later()
 
         def failed(error: FairwayError) -> None:
             ticket.job = None
@@ -143,8 +146,7 @@ class InferenceCore:
         self, request: InferRequest, served: ServedVersion, done: Callable[[Outcome], None], trace: Trace | None
     ) -> Ticket:
         parameters = request.parameters
-        raw = timeout_s = None
-        priority = 0
+        raw, timeout_s, priority = False, None, 0
         if parameters:
             priority = _priority(parameters.get("priority", 0))
             raw = _raw(parameters.get("raw", False)) and served.processed
@@ -153,18 +155,11 @@ class InferenceCore:
         rows = signature.check(request.inputs, request.finite)
         if request.outputs is not None:
             check_outputs(served.model.raw_outputs if raw else served.model.outputs, request.outputs)
-        ticket = Ticket(request, served, done)
-        ticket.job = served.front.submit(
-            request.inputs,
-            rows,
-            signature=(bool(raw), signature.of(request.inputs)),
-            done=ticket.answered,
-            raw=bool(raw),
-            timeout_s=timeout_s,
-            priority=priority,
-        )
+        ticket = Ticket(request.inputs, rows, done, raw, request=request, version=served.version)
+        key = (raw, signature.of(request.inputs))
+        served.front.submit(ticket, key, timeout_s=timeout_s, priority=priority)
         if trace is not None:
-            trace.scheduled(served.version, rows, served.stats.seconds, ticket.job)
+            trace.scheduled(served.version, rows, served.stats.seconds, ticket)
         return ticket
 
 

@@ -6,23 +6,18 @@ The library never configures logging; the command line calls :func:`configure_lo
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import lru_cache
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
 
-import orjson
+from fairway.serving.access_lines import access, line_of_record
 
-access = logging.getLogger("fairway.access")
 FORMATS = ("default", "ISO8601")
 
 
@@ -91,28 +86,20 @@ class QueuedLines(logging.Handler):
         self._patience_s = patience_s
         self._write = write
         self._lock = lock
-        self._lines: SimpleQueue[str | Answered | None] = SimpleQueue()
+        self._lines: deque[str] = deque()
         self._dropped = 0
         self._last = b"\n"
+        self._wake = threading.Event()
+        self._asleep = self._closed = False
         self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a line."""
-        if self._has_room():
-            try:
-                self._lines.put(self.format(record))
-            except Exception:  # noqa: BLE001 (as logging's own handlers do)
-                self.handleError(record)
-
-    def _has_room(self) -> bool:
-        if self._lines.qsize() >= self._limit:
-            self._dropped += 1
-            return False
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            self._lines.put(self.format(_dropped(dropped)))
-        return True
+        try:
+            self.line(self.format(record))
+        except Exception:  # noqa: BLE001 (as logging's own handlers do)
+            self.handleError(record)
 
     def share(self, lock: int | None) -> None:
         """From now on, or no longer: other processes write too, and lock this descriptor while they do."""
@@ -120,13 +107,22 @@ class QueuedLines(logging.Handler):
 
     def line(self, text: str) -> None:
         """Queue a line that is formatted already."""
-        if self._lines.qsize() < self._limit:
-            self._lines.put(text)
+        self.extend((text,))
 
-    def answered(self, request: Answered) -> None:
-        """Queue a line of the access log, which the writing thread formats."""
-        if self._has_room():
-            self._lines.put(request)
+    def extend(self, texts: Sequence[str]) -> None:
+        """Queue lines that are formatted already."""
+        lines = self._lines
+        room = self._limit - len(lines)
+        if len(texts) > room:
+            self._dropped += len(texts) - max(0, room)
+            texts = texts[: max(0, room)]
+        elif self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            lines.append(self.format(_dropped(dropped)))
+        lines.extend(texts)
+        if self._asleep:
+            self._asleep = False
+            self._wake.set()
 
     @property
     def as_json(self) -> bool:
@@ -135,25 +131,30 @@ class QueuedLines(logging.Handler):
 
     def close(self) -> None:
         """Write what is left, if somebody takes it."""
-        self._lines.put(None)
+        self._closed = True
+        self._wake.set()
         self._thread.join(self._patience_s)
         super().close()
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            lines: list[str | Answered | None] = [self._lines.get()]
-            time.sleep(_GATHER_S)  # to be woken for each line would cost the server more than the line does
-            while lines[-1] is not None and len(lines) < _LINES_PER_WRITE:
-                try:
-                    lines.append(self._lines.get_nowait())
-                except Empty:
-                    break
-            ended = lines[-1] is None
-            texts = [line if isinstance(line, str) else line_of(line) for line in lines if line is not None]
-            content = "".join(f"{text}\n" for text in texts).encode(errors="backslashreplace")
+        lines = self._lines
+        while self._gather():
+            taken = [lines.popleft() for _ in range(min(len(lines), _LINES_PER_WRITE))]
+            taken.append("")
             with self._alone():
-                self._write_all(content)
+                self._write_all("\n".join(taken).encode(errors="backslashreplace"))
+
+    def _gather(self) -> bool:
+        """Wait for some lines; false at the end. To be woken for each would cost the server more than the line does."""
+        if not self._lines:
+            self._asleep = True  # before the look: whoever adds a line after it sees this
+            if not self._lines and not self._closed:
+                self._wake.wait()
+            self._asleep = False
+            self._wake.clear()
+        if len(self._lines) < _LINES_PER_WRITE and not self._closed:
+            time.sleep(_GATHER_S)
+        return bool(self._lines) or not self._closed
 
     def _write_all(self, content: bytes) -> None:
         if content and self._last != b"\n":  # the disk was full in the middle of a line
@@ -193,75 +194,8 @@ def _dropped(count: int) -> logging.LogRecord:
     return record
 
 
-class Answered(NamedTuple):
-    """One request, for the access log: ``at`` is in seconds since 1970; the others are :func:`log_request`'s."""
-
-    at: float
-    method: str
-    path: str
-    status: int
-    seconds: float
-    size: int
-    client: str
-    grpc_status: int | None = None
-    trace: tuple[str, str] | None = None
-
-
-def line_of(request: Answered) -> str:
-    """The access log's line, in ECS field names.
-
-    Examples
-    --------
-    >>> line_of(Answered(0.5, "GET", "/v2", 200, 0.001, 12, "::1"))[:54]
-    '{"@timestamp":"1970-01-01T00:00:00.500Z","log.level":"'
-    """
-    seconds, fraction = divmod(int(request.at * 1e3), 1000)
-    same = _same(request.method, request.path, request.status, request.client, request.grpc_status)
-    trace = "" if request.trace is None else _trace(*request.trace)
-    return (
-        f'{{"@timestamp":"{_second(seconds)}.{fraction:03d}Z",{same},"event":{{"duration":{int(request.seconds * 1e9)}}},'
-        f'"http":{{"request":{{"method":{_json(request.method)}}},'
-        f'"response":{{"body":{{"bytes":{request.size}}},"status_code":{request.status}}}}}{trace}}}'
-    )
-
-
-@lru_cache(1024)
-def _same(method: str, path: str, status: int, client: str, grpc_status: int | None) -> str:
-    """What the lines of many requests have in common: to write it for each would take ten times as long."""
-    said = f"{method} {path} {status}" if grpc_status is None else f"{method} {path} {status} grpc {grpc_status}"
-    line: dict[str, Any] = {
-        "log.level": "info",
-        "message": said,
-        "client": {"address": client},
-        "ecs.version": "1.6.0",
-        "log": {"logger": access.name},
-        "process": {"pid": os.getpid()},
-        "url": {"path": path},
-    }
-    if grpc_status is not None:
-        line["rpc"] = {"grpc": {"status_code": grpc_status}}
-    return _json(line)[1:-1]
-
-
-@lru_cache(4)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
-
-
-def _trace(trace: str, span: str) -> str:
-    ids = f',"trace":{{"id":{_json(trace)}}}'
-    return ids if not span else f'{ids},"span":{{"id":{_json(span)}}},"transaction":{{"id":{_json(span)}}}'
-
-
-def _json(value: object) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # half a surrogate pair
-        return json.dumps(value)
-
-
 class _Formatter(logging.Formatter):
-    """Writes the lines of :func:`log_request` itself: ``general`` takes 100 microseconds for one."""
+    """Writes the access log's lines itself: ``general`` takes 100 microseconds for one."""
 
     def __init__(self, general: logging.Formatter) -> None:
         super().__init__()
@@ -277,20 +211,7 @@ class _Formatter(logging.Formatter):
             return self._text.format(record) + _fields(record)
         if record.name != access.name:
             return self._general.format(record)
-        said = record.__dict__
-        return line_of(
-            Answered(
-                record.created,
-                said["http.request.method"],
-                said["url.path"],
-                said["http.response.status_code"],
-                said["event.duration"] / 1e9,
-                said["http.response.body.bytes"],
-                said["client.address"],
-                said.get("rpc.grpc.status_code"),
-                (said["trace.id"], said.get("span.id", "")) if "trace.id" in said else None,
-            )
-        )
+        return line_of_record(record)
 
 
 def _fields(record: logging.LogRecord) -> str:
@@ -299,57 +220,3 @@ def _fields(record: logging.LogRecord) -> str:
 
 
 _STANDARD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime"})
-
-
-def log_request(
-    method: str,
-    path: str,
-    status: int,
-    *,
-    seconds: float,
-    size: int,
-    client: str,
-    grpc_status: int | None = None,
-    trace: tuple[str, str] | None = None,
-) -> None:
-    """One line per request, in ECS field names.
-
-    ``seconds`` is the time to the answer, ``size`` the answer's body bytes, ``trace`` the ids of its trace and of its span; the
-    latter is empty if only its caller traces it.
-    """
-    lines = _direct()
-    if lines is not None:
-        lines.answered(Answered(time.time(), method, path, status, seconds, size, client, grpc_status, trace))
-        return
-    access.info(
-        "%s %s %d" if grpc_status is None else f"%s %s %d grpc {grpc_status}",
-        method,
-        path,
-        status,
-        extra={
-            **({} if grpc_status is None else {"rpc.grpc.status_code": grpc_status}),
-            **({} if trace is None else {"trace.id": trace[0]} | ({"span.id": trace[1]} if trace[1] else {})),
-            "http.request.method": method,
-            "url.path": path,
-            "http.response.status_code": status,
-            "http.response.body.bytes": size,
-            "event.duration": int(seconds * 1e9),
-            "client.address": client,
-        },
-    )
-
-
-def _direct() -> QueuedLines | None:
-    """Where the access log's lines end up, if nothing but :func:`configure_logging` has a say in it.
-
-    Then no log record is made: it would take most of the time.
-    """
-    handlers = _ROOT.handlers
-    if len(handlers) != 1 or access.handlers or access.filters or _FAIRWAY.handlers or not access.propagate:
-        return None
-    handler = handlers[0]
-    return handler if isinstance(handler, QueuedLines) and handler.as_json else None
-
-
-_ROOT = logging.getLogger()
-_FAIRWAY = logging.getLogger("fairway")

@@ -29,6 +29,7 @@ from fairway.serving.loading import Loader
 from fairway.serving.memory import Holding, make_room
 from fairway.serving.niceness import RUNNING, give_way
 from fairway.serving.overrides import bundle_of, chosen, limited, read_config
+from fairway.serving.queues import TakesJobs
 from fairway.serving.repository import Offer, Opener, Repository
 from fairway.serving.routing import Route, choose
 from fairway.serving.settings import ModelServeSettings, ServeSettings
@@ -88,7 +89,7 @@ class ServedVersion:
     name, version : str
     model : Model
     scheduler : Scheduler
-    front : Scheduler or SharingScheduler
+    front : TakesJobs
         What takes requests: the scheduler, or the cache before it.
     signature, raw_signature : Signature
         Of processed and of raw requests.
@@ -162,7 +163,7 @@ class ServedVersion:
             curves=None if length else _by_kind(warmed),
             length=length,
         )
-        self.front: Scheduler | SharingScheduler = self.scheduler
+        self.front: TakesJobs = self.scheduler
         if caches:
             assert limits.cache_bytes is not None
             self.front = SharingScheduler(

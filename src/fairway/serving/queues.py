@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from heapq import heappop, heappush
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from fairway.core.tensors import Tensors
 from fairway.serving.joining import Answer, Run
-
-Done: TypeAlias = Callable[[Answer], None]
 
 LEVEL_S = 10.0
 """A request of one priority level lower waits as if it had come this many seconds later: so nobody waits for ever."""
@@ -26,14 +24,6 @@ class Cancellable(Protocol):
         ...
 
 
-class Canceller(Protocol):
-    """Whoever a job belongs to."""
-
-    def cancel(self, job: Job) -> None:
-        """Forget a job."""
-        ...
-
-
 class Traced(Protocol):
     """Whoever wants to know when a job ran."""
 
@@ -42,48 +32,106 @@ class Traced(Protocol):
         ...
 
 
-class Job(msgspec.Struct, eq=False):  # a struct is made in a quarter of a class's time
-    """One request in the scheduler. :meth:`cancel` it when the caller leaves."""
+class Owner(Protocol):
+    """Whoever has taken a job."""
 
-    scheduler: Canceller
+    def cancel(self, job: Job, /) -> None:
+        """Forget it: it is not answered."""
+        ...
+
+    def watch(self, job: Job, trace: Traced, /) -> None:
+        """Tell ``trace`` of each engine call that the job is part of."""
+        ...
+
+
+class TakesJobs(Protocol):
+    """A scheduler, or what stands before one."""
+
+    def submit(self, job: Job, signature: Hashable, *, timeout_s: float | None = None, priority: int = 0) -> None:
+        """Take a job. It is answered once, not within this call and on the event loop, unless it is cancelled.
+
+        Parameters
+        ----------
+        job : Job
+        signature : hashable
+            Jobs whose signatures differ never share an engine call.
+        timeout_s : float, optional
+            After which it is answered with an error.
+        priority : int
+            See :func:`level_of`.
+
+        Raises
+        ------
+        Overloaded
+            If the queue is full, or the job would wait too long in it.
+        ModelNotReady
+            If the version is being retired.
+        """
+        ...
+
+
+class Job(msgspec.Struct, eq=False):  # a struct is made in a quarter of a class's time
+    """One request for a scheduler. :meth:`cancel` it when the caller leaves.
+
+    What follows ``raw`` is for whoever has taken it.
+    """
+
     feed: Tensors
     rows: int
-    raw: bool
-    deadline: float | None
-    callback: Done
-    arrived: float
+    done: Callable[[Any], None]
+    raw: bool = False
+    owner: Owner | None = None
+    arrived: float = 0.0
+    deadline: float | None = None
     level: int = 0
     taken: int = 0
-    parts: dict[int, Tensors] = {}
-    queued: bool = True
+    queued: bool = False
     settled: bool = False
     timer: asyncio.TimerHandle | None = None
-    began: float = 0.0
     trace: Traced | None = None
+    parts: dict[int, Tensors] | None = None
+    began: float = 0.0
 
     @property
     def rank(self) -> float:
         """Lower runs first: the arrival, later by :data:`LEVEL_S` for each priority level."""
         return self.arrived + self.level * LEVEL_S
 
+    def answered(self, answer: Answer) -> None:
+        """Here is the answer."""
+        self.done(answer)
+
     def cancel(self) -> None:
-        """Forget this request: it will not run if it has not yet, and its callback is never called."""
-        self.scheduler.cancel(self)
+        """Forget this request: it will not run if it has not yet, and it is not answered."""
+        if self.owner is not None:
+            self.owner.cancel(self)
 
 
-class Piece(msgspec.Struct, eq=False):
-    """``rows`` rows of one job from ``start`` on; ``whole`` if these are all."""
+class Part(msgspec.Struct, eq=False):
+    """``rows`` rows of one job from ``start`` on, not all of them."""
 
     job: Job
     start: int
     rows: int
-    whole: bool
 
+    @property
     def feed(self) -> Tensors:
         """These rows."""
-        if self.whole:
-            return self.job.feed
         return {name: array[self.start : self.start + self.rows] for name, array in self.job.feed.items()}
+
+    @property
+    def raw(self) -> bool:
+        """As its job says."""
+        return self.job.raw
+
+
+Piece: TypeAlias = Job | Part
+"""A member of a batch: a whole job, as most are, or a part of one."""
+
+
+def job_of(piece: Piece) -> Job:
+    """Whose piece it is."""
+    return piece.job if isinstance(piece, Part) else piece
 
 
 class Line(Protocol):

@@ -53,9 +53,15 @@ class Histogram:
 
     def observe_all(self, values: Sequence[float]) -> float:
         """Count each value, and give their sum."""
+        if not values:
+            return 0.0
         bounds, counts = self.bounds, self.counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
+        low, high = bisect_left(bounds, min(values)), bisect_left(bounds, max(values))
+        if low == high:  # of one batch, most often
+            counts[low] += len(values)
+        else:
+            for value in values:
+                counts[bisect_left(bounds, value)] += 1
         total = sum(values)
         self.total += total
         return total

@@ -10,13 +10,13 @@ import random
 import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from fairway.core.errors import FairwayError
 from fairway.serving.joining import Run
-from fairway.serving.queues import Job, Traced
+from fairway.serving.queues import Job
 from fairway.serving.status import is_fault_of_server
 from fairway.serving.tracing import TraceSettings
 
@@ -73,15 +73,6 @@ class Exemplified(Protocol):
         ...
 
 
-@runtime_checkable
-class Watchable(Protocol):
-    """What runs a request together with others, and tells all who trace it."""
-
-    def watch(self, trace: Trace) -> None:
-        """Tell ``trace``, too."""
-        ...
-
-
 class Trace(msgspec.Struct, eq=False):
     """One request that is traced.
 
@@ -97,8 +88,6 @@ class Trace(msgspec.Struct, eq=False):
         One for each piece of a request that was cut.
     latency_s : float
         As counted in the histogram, 0 if no engine ran.
-    also : object or None
-        Another trace, of a request that shares the run.
     """
 
     tracer: Tracer
@@ -120,7 +109,6 @@ class Trace(msgspec.Struct, eq=False):
     fault: bool = False
     attributes: dict[str, Any] = {}
     histogram: Exemplified | None = None
-    also: Traced | None = None
 
     @property
     def ids(self) -> tuple[str, str]:
@@ -135,13 +123,11 @@ class Trace(msgspec.Struct, eq=False):
         """The version that it waited for is there."""
         self.ready = time.perf_counter()
 
-    def scheduled(self, version: str, rows: int, histogram: Exemplified, job: object) -> None:
-        """The core gave it to the scheduler of ``version``, which calls it ``job``."""
+    def scheduled(self, version: str, rows: int, histogram: Exemplified, job: Job) -> None:
+        """The core gave it to the scheduler of ``version``, as ``job``."""
         self.version, self.rows, self.histogram = version, rows, histogram
-        if isinstance(job, Job):
-            job.trace = self
-        elif isinstance(job, Watchable):
-            job.watch(self)
+        if job.owner is not None:
+            job.owner.watch(job, self)
 
     def ran(self, run: Run, requests: int, rows: int, now: float, arrived: float) -> None:
         """An engine call ended whose caller came at ``arrived``."""
@@ -149,8 +135,6 @@ class Trace(msgspec.Struct, eq=False):
         call = EngineCall(run.started, run.started + spent if run.outputs is not None else now, requests, rows)
         self.calls.append(call)
         self.latency_s = now - arrived
-        if self.also is not None:
-            self.also.ran(run, requests, rows, now, arrived)
 
     def answered(self) -> None:
         """There is an answer, or an error: it is encoded from now on."""
@@ -166,7 +150,7 @@ class Trace(msgspec.Struct, eq=False):
         self.attributes = attributes
         if self.latency_s and self.histogram is not None:
             self.histogram.exemplify(self.latency_s, *self.ids)
-        self.histogram = self.also = None
+        self.histogram = None
         self.tracer.finished(self)
 
     def lost(self, attributes: dict[str, Any]) -> None:

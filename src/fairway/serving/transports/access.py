@@ -7,7 +7,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fairway.serving.logs import access, log_request
+from fairway.serving.access_lines import access, log_request
 from fairway.serving.tracer import Trace, caller_ids
 from fairway.serving.transports import traced
 

@@ -21,8 +21,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fairway.core.errors import FairwayError, InvalidRequest, RequestTooLarge
 from fairway.core.messages import InferResponse
-from fairway.serving.inference import InferenceCore, Outcome, Ticket
-from fairway.serving.logs import access, log_request
+from fairway.serving.access_lines import AnswerLog, Entry, entry_of
+from fairway.serving.inference import InferenceCore, Outcome
+from fairway.serving.queues import Cancellable
 from fairway.serving.routing import normal_version
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
@@ -140,6 +141,7 @@ class _Head(msgspec.Struct, frozen=True, eq=False):
 class _Exchange(msgspec.Struct, eq=False):
     """One infer request and its answer; has the attributes that uvicorn's protocol reads of a cycle."""
 
+    protocol: FairwayProtocol
     head: _Head
     keep_alive: bool
     body: bytes | bytearray = b""
@@ -151,12 +153,16 @@ class _Exchange(msgspec.Struct, eq=False):
     response_complete: bool = False
     disconnected: bool = False
     message_event: _NoEvent = _NO_EVENT
-    ticket: Ticket | asyncio.Future[bytes] | None = None
+    ticket: Cancellable | asyncio.Future[bytes] | None = None
     inflated: bool = False
     reply: Reply | None = None  # how the answer is wanted, if not as plain JSON
     parent: bytes | None = None  # its traceparent, if the head was found without
     trace: Trace | None = None
-    arrived: float = msgspec.field(default_factory=time.perf_counter)
+    arrived: float = 0.0  # where somebody wants to know
+
+    def answered(self, outcome: Outcome) -> None:
+        """The core answers."""
+        self.protocol._answer(self, outcome)
 
 
 class _Flow(FlowControl):
@@ -181,7 +187,9 @@ class FairwayProtocol(HttpToolsProtocol):
     stopping: Callable[[], bool]
     paths: dict[bytes, tuple[str, str | None] | None]
     heads: dict[bytes, _Head]
-    defaults: tuple[Any, bytes] = (None, b"")
+    answers: AnswerLog | None
+    timed: bool
+    beginning: tuple[Any, bytes, bytes] = (None, b"", b"")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -195,6 +203,11 @@ class FairwayProtocol(HttpToolsProtocol):
         self._waiting_since: float | None = None
         self._unread_since = 0.0
         self._answered_at = 0.0
+        self._answered = False
+        self._said = b"\0"  # which begins no request
+        self._said_head: _Head | None = None
+        self._entry: Entry | None = None
+        self._logged: _Head | None = None
         self._unread: int | None = None
         self._deaf = False
         self._held = False
@@ -213,22 +226,8 @@ class FairwayProtocol(HttpToolsProtocol):
         """Feed the parser; a head that grows without end is refused before it fills memory."""
         if self._deaf:
             return
-        if not self._begun:
-            head_size = data.find(b"\r\n\r\n") + 4
-            said = data[:head_size]
-            head = self.heads.get(said)
-            parent = None
-            if head is None and head_size < _MAX_HEAD:
-                said, parent, self._cut = traced.without_parent(said)
-                head = self.heads.get(said) if parent is not None else None
-            if head is not None and head.length == len(data) - head_size and self._rests():
-                self._waiting_since = None
-                exchange = self._exchange = _Exchange(head, True, data[head_size:], False, True)
-                exchange.parent = parent
-                self.cycle = exchange  # type: ignore[assignment]
-                self._run(exchange)
-                return
-            self._unseen = said if head is None and head_size < _MAX_HEAD else None
+        if not self._begun and self._known(data):
+            return
         if self._waiting_since is None:
             self._waiting_since = self.loop.time()
         if self._in_head:
@@ -238,6 +237,33 @@ class FairwayProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         while data:
             data = self._feed(data)
+
+    def _known(self, data: bytes) -> bool:
+        """Run ``data`` if it is one request whose head is known, and its turn has come."""
+        parent = unseen = None
+        if data.startswith(self._said):  # with the head of this connection's last request
+            head, head_size = self._said_head, len(self._said)
+        else:
+            head_size = data.find(b"\r\n\r\n") + 4
+            said = data[:head_size]
+            head = self.heads.get(said)
+            if head is not None:
+                self._said, self._said_head = said, head
+            elif head_size < _MAX_HEAD:
+                unseen, parent, self._cut = traced.without_parent(said)
+                head = self.heads.get(unseen) if parent is not None else None
+        if head is None or head.length != len(data) - head_size or not self._rests():
+            self._unseen = unseen if head is None else None
+            return False
+        self._waiting_since = None
+        exchange = self._exchange = _Exchange(self, head, True, data[head_size:], False, True)
+        if parent is not None:
+            exchange.parent = parent
+        if self.timed:
+            exchange.arrived = time.perf_counter()
+        self.cycle = exchange  # type: ignore[assignment]
+        self._run(exchange)
+        return True
 
     def _rests(self) -> bool:
         """Whether every request before is answered."""
@@ -322,7 +348,7 @@ class FairwayProtocol(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive()
         if b"connection" in head.headers and self.parser.get_http_version() == "1.0":
             keep_alive = False
-        exchange = _Exchange(head, keep_alive)
+        exchange = _Exchange(self, head, keep_alive, arrived=time.perf_counter())
         exchange.expect_continue = self.expect_100_continue
         if head.length > self.settings.max_body_bytes:
             exchange.refused = too_large(self.settings.max_body_bytes)
@@ -448,7 +474,7 @@ class FairwayProtocol(HttpToolsProtocol):
             log.exception("decoding_failed")
             self._answer(exchange, FairwayError("the server failed on this request; its log says why"))
             return
-        ticket = self.core.submit(request, partial(self._answer, exchange), exchange.trace)
+        ticket = self.core.submit(request, exchange.answered, exchange.trace)
         if not exchange.response_complete:
             exchange.ticket = ticket
 
@@ -545,30 +571,40 @@ class FairwayProtocol(HttpToolsProtocol):
             exchange.keep_alive = False
         if not exchange.keep_alive:
             extra += b"connection: close\r\n"
-        said, defaults = self.defaults
+        said, usual, defaults = self.beginning
         if said is not self.server_state.default_headers:  # uvicorn makes them anew each second, for the date
             said = self.server_state.default_headers
             defaults = b"".join(b"%b: %b\r\n" % header for header in said)
-            type(self).defaults = said, defaults
-        self.transport.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], defaults, extra, size, body))
+            usual = b"%b%b%bcontent-length: " % (STATUS_LINE[200], defaults, _JSON)
+            type(self).beginning = said, usual, defaults
+        if status == 200 and extra is _JSON:
+            self.transport.write(b"%b%d\r\n\r\n%b" % (usual, size, body))
+        else:
+            parts = STATUS_LINE[status], defaults, extra, size, body
+            self.transport.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % parts)
         if rest:
             self.transport.writelines(rest)
         exchange.response_complete = True
-        if self.settings.access_log and exchange.head.model and access.isEnabledFor(logging.INFO):
-            self._log(exchange, status, size)
+        if self.answers is not None and exchange.head.model:
+            self._log(exchange, status, size, self.answers)
         if exchange.trace is not None:
             exchange.trace.finish(self._seen(exchange, status))
             exchange.trace = None
-        if not exchange.keep_alive:
+        if exchange.keep_alive:
+            self._go_on()
+        else:
             self.transport.close()
-        self.on_response_complete()
 
     def on_response_complete(self) -> None:
-        """One answer is written: go on with the next request, unless the client does not take its answers."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self._answered_at = self.loop.time()  # `check` ends idle connections: a timer for each answer costs more
+        """One answer of an ASGI call is written."""
+        if not self.transport.is_closing():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on with the next request, unless the client does not take its answers."""
+        self._answered = (
+            True  # `check` ends idle connections: to look at the clock, or set a timer, for each would cost more
+        )
         if self.pipeline:
             self._next()
         elif self.flow.read_paused:
@@ -582,18 +618,17 @@ class FairwayProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
             self.flow.resume_reading()  # the last of them may not be whole yet
 
-    def _log(self, exchange: _Exchange, status: int, size: int) -> None:
-        log_request(
-            "POST",
-            exchange.head.path.decode("latin-1"),
-            status,
-            seconds=time.perf_counter() - exchange.arrived,
-            size=size,
-            client=self.client[0] if self.client else "",
-            trace=exchange.trace.ids
-            if exchange.trace is not None
-            else caller_ids(exchange.parent or exchange.head.parent),
-        )
+    def _log(self, exchange: _Exchange, status: int, size: int, answers: AnswerLog) -> None:
+        head, entry, trace = exchange.head, self._entry, None
+        if entry is None or head is not self._logged or status != entry.status:
+            client = self.client[0] if self.client else ""
+            entry = self._entry = entry_of("POST", head.path.decode("latin-1"), status, client)
+            self._logged = head
+        if exchange.trace is not None:
+            trace = exchange.trace.ids
+        elif parent := exchange.parent or head.parent:
+            trace = caller_ids(parent)
+        answers.add(self.loop, entry, exchange.arrived, size, trace)
 
     def _seen(self, exchange: _Exchange, status: int) -> dict[str, Any]:
         """What a span says of HTTP."""
@@ -657,6 +692,8 @@ class FairwayProtocol(HttpToolsProtocol):
             return
         self._unread = None
         if self._waiting_since is None:
+            if self._answered:  # since the last look
+                self._answered, self._answered_at = False, now
             idle = self.cycle is not None and self.cycle.response_complete
             if idle and now - self._answered_at > self.settings.keep_alive_s:
                 self.transport.close()
@@ -734,7 +771,7 @@ class FairwayProtocol(HttpToolsProtocol):
             self._abandon()
 
     def _refusal(self, error: FairwayError, status: int) -> _Exchange:
-        exchange = _Exchange(_Head("", None, self.url), keep_alive=False)
+        exchange = _Exchange(self, _Head("", None, self.url), keep_alive=False, arrived=time.perf_counter())
         exchange.more_body = False
         exchange.refused, exchange.status = error, status
         return exchange
@@ -776,5 +813,7 @@ def make_protocol(
     Bound.stopping = staticmethod(stopping)
     Bound.paths = {}
     Bound.heads = {}
+    Bound.answers = AnswerLog() if settings.access_log else None
+    Bound.timed = settings.access_log or core.tracer is not None
     Bound.tracer = core.tracer
     return Bound

@@ -108,18 +108,19 @@ def encode_response(response: InferResponse) -> bytes:
     InferenceFailed
         If an output's strings are not UTF-8.
     """
-    if type(response.outputs) is Rows and not response.parameters:
-        body = encode_rows(response, response.outputs)
+    outputs: object = response.outputs
+    if type(outputs) is Rows and not response.parameters:
+        body = encode_rows(response, outputs)
         if body is not None:
             return body
-    outputs = []
+    entries = []
     for name, tensor in response.outputs.items():
         datatype = _PLAIN.get(tensor.dtype)
         if datatype is None:
-            outputs.append(json_output(name, tensor))
+            entries.append(json_output(name, tensor))
         else:
-            outputs.append({"name": name, "shape": tensor.shape, "datatype": datatype, "data": tensor.ravel()})
-    return dump_response(response, outputs)
+            entries.append({"name": name, "shape": tensor.shape, "datatype": datatype, "data": tensor.ravel()})
+    return dump_response(response, entries)
 
 
 def json_output(name: str, tensor: Tensor) -> dict[str, Any]:

@@ -5,9 +5,11 @@ A typed decoder checks as it parses, so nothing is looked at twice. Whatever it 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -40,7 +42,25 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):  # what is skipped w
     outputs: None = None
 
 
+class _Known(msgspec.Struct, frozen=True, eq=False):
+    """A body but for its numbers: what follows them, and what it says."""
+
+    end: bytes
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    pack: Callable[..., bytes]
+
+
 _decode = msgspec.json.Decoder(_Message).decode
+_decode_numbers = msgspec.json.Decoder(list[int | float]).decode
+_known: dict[bytes, _Known] = {}
+"""By what stands before the numbers, up to their bracket: clients send the same again and again."""
+_MAX_KNOWN = 256
+_MAX_KNOWN_BYTES = 1024
+_DATA = b'"data"'
+_BEFORE = re.compile(rb'[^\\]*"data":[ ]?')
+"""Nothing escaped, so that a quote is a quote."""
 
 
 def decode_usual(
@@ -50,6 +70,15 @@ def decode_usual(
 
     Its arrays cannot be written to, and hold finite numbers only.
     """
+    start = body.find(b"[", body.find(_DATA))
+    known = _known.get(bytes(body[:start]))
+    if known is not None and body.endswith(known.end):
+        try:
+            numbers = _decode_numbers(body[start : len(body) - len(known.end)])
+            array: Tensor = np.ndarray(known.shape, known.dtype, known.pack(*numbers))
+            return InferRequest(model, {known.name: array}, version, None, None, {}, route_key, True)
+        except (msgspec.MsgspecError, OverflowError, struct.error):
+            pass  # and on to say what is wrong
     inputs: dict[str, Tensor] = {}
     try:
         message = _decode(body)
@@ -57,13 +86,29 @@ def decode_usual(
             typecode, dtype = _KINDS[entry.datatype]
             data, shape, name = entry.data, entry.shape, entry.name
             # As many bytes as numbers, or NumPy refuses; a number that does not fit its type is refused by struct.
-            array: Tensor = np.ndarray(shape, dtype, _packer(len(data), typecode)(*data))
+            array = np.ndarray(shape, dtype, _packer(len(data), typecode)(*data))
             if array.size != len(data) or name in inputs or not name or len(shape) > _MAX_DIMENSIONS:
                 return None
             inputs[name] = array
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError, OverflowError, struct.error, RecursionError):
         return None
+    if len(inputs) == 1 and not message.id:
+        _remember(bytes(body), start, message.inputs[0])
     return InferRequest(model, inputs, version, message.id or None, None, {}, route_key, True) if inputs else None
+
+
+def _remember(body: bytes, start: int, entry: _Input) -> None:
+    """Keep what a good body with one input says, but for its numbers; with other numbers in their place it says the same."""
+    end = body.find(b"]", start) + 1
+    before, after = body[:start], body[end:]
+    if len(before) + len(after) > _MAX_KNOWN_BYTES or not _BEFORE.fullmatch(before) or _DATA in after:
+        return
+    if before.count(_DATA) > 1 or not entry.data:
+        return
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    typecode, dtype = _KINDS[entry.datatype]
+    _known[before] = _Known(after, entry.name, dtype, tuple(entry.shape), _packer(len(entry.data), typecode))
 
 
 @lru_cache(512)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from fairway.core.errors import FairwayError
-from fairway.serving.logs import access, log_request
+from fairway.serving.access_lines import access, log_request
 from fairway.serving.tracer import caller_ids
 from fairway.serving.transports.grpc import base
 from fairway.serving.transports.traced import PARENT

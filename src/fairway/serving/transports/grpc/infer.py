@@ -14,7 +14,8 @@ import msgspec
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidRequest, ModelNotReady
 from fairway.core.messages import InferRequest, InferResponse
-from fairway.serving.inference import InferenceCore, Outcome, Ticket
+from fairway.serving.inference import InferenceCore, Outcome
+from fairway.serving.queues import Cancellable
 from fairway.serving.shared_memory import SharedMemory
 from fairway.serving.tracer import Trace
 from fairway.serving.transports.grpc import base, messages
@@ -210,7 +211,7 @@ class _Streamed(msgspec.Struct, eq=False):
     encode: Encode
     outcome: asyncio.Future[Outcome]
     identity: str = ""
-    ticket: Ticket | None = None
+    ticket: Cancellable | None = None
     trace: Trace | None = None
 
     def done(self, outcome: Outcome) -> None:
@@ -251,7 +252,7 @@ def _status(outcome: Outcome) -> int:
     return base.failure(outcome).status if isinstance(outcome, FairwayError) else base.OK
 
 
-def _left(ticket: Ticket, trace: Trace, call: base.Call) -> None:
+def _left(ticket: Cancellable, trace: Trace, call: base.Call) -> None:
     """The caller of a traced request has left."""
     ticket.cancel()
     if not trace.ended:
