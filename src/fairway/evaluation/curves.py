@@ -73,7 +73,8 @@ def roc_curve(counts: Floats, draws: Floats, confidence: float) -> Curve:
     def line(one: Floats) -> Floats:
         above = np.concatenate([taken(one), np.zeros((1, 2))])[::-1]
         totals = np.maximum(above[-1], np.finfo(float).tiny)
-        return np.interp(grid, above[:, 0] / totals[0], above[:, 1] / totals[1])
+        recall: Floats = np.interp(grid, above[:, 0] / totals[0], above[:, 1] / totals[1])
+        return recall
 
     return _curve(grid, line(counts), np.stack([line(one) for one in draws]), confidence)
 
@@ -107,7 +108,8 @@ def costs_at(counts: Floats, costs: CostSettings) -> Floats:
     total = above[..., :1, :]
     missed = total[..., 1] - above[..., 1]
     spent: Floats = costs.false_positive * above[..., 0] + costs.false_negative * missed
-    return spent / total.sum(axis=-1)
+    per_row: Floats = spent / total.sum(axis=-1)
+    return per_row
 
 
 def _curve(x: Floats, y: Floats, drawn: Floats, confidence: float) -> Curve:

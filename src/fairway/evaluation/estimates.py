@@ -52,7 +52,7 @@ def share_estimate(hits: Mask, groups: Classes | None, confidence: float) -> Est
     if groups is None:
         return Estimate(count / rows, *proportion_interval(count, rows, confidence))
     share = count / rows
-    ends = grouped_proportion_interval(share, rows, spread(hits - share, groups), confidence)
+    ends = grouped_proportion_interval(share, rows, spread(np.asarray(hits - share, np.float64), groups), confidence)
     return Estimate(share) if ends is None else Estimate(share, *ends)
 
 
@@ -131,14 +131,14 @@ def cell_draws(cells: Classes, size: int, resamples: int, seed: int, groups: Cla
 
     units = int(groups.max()) + 1
     held = csr_array((np.ones(len(cells)), (groups, cells)), shape=(units, size))
-    drawn = [(held.T @ rng.standard_exponential((part, units)).T).T for part in _chunks(resamples, units)]
+    drawn = [np.asarray((held.T @ rng.standard_exponential((part, units)).T).T) for part in _chunks(resamples, units)]
     return np.concatenate(drawn)
 
 
 def quantile_estimates(values: Floats, draws: Floats, confidence: float) -> list[Estimate]:
     """Values with the percentile intervals of their draws, of shape (resamples, values); NaN draws are left out."""
     tail = (1 - confidence) / 2
-    known = np.isfinite(draws).any(axis=0)
+    known = np.asarray(np.isfinite(draws).any(axis=0))
     filled = np.where(known, draws, 0.0)
     low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from fairway.evaluation.estimates import Estimate, cell_draws
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Floats, Mask
 
+_NORMAL = 10_000
 FEWEST = 30
 """Rows of a group below which it is called too small to tell."""
 
@@ -69,6 +71,7 @@ def group_draws(rates: Rates, members: Classes, size: int, resamples: int, seed:
     """
     hits, own = rates.hits[rates.over], members[rates.over]
     clusters = None if groups is None else np.unique(groups[rates.over], return_inverse=True)[1]
+    seed = seed + zlib.crc32(rates.metric.encode())  # of other rows, so the noise must not be the same
     counts = np.bincount(own, minlength=size)
     if not len(hits):
         return np.full((resamples, size), np.nan)
@@ -77,6 +80,9 @@ def group_draws(rates: Rates, members: Classes, size: int, resamples: int, seed:
         drawn = cell_draws(2 * own + (hits > 0), 2 * size, resamples, seed, clusters).reshape(resamples, size, 2)
         drawn = drawn + np.random.default_rng([seed, 10]).standard_gamma(0.5, size=drawn.shape)
         shares = drawn[..., 1] / drawn.sum(axis=-1)
+        # a posterior is narrower than what a sample of so few rows varies by
+        middle, wider = shares.mean(axis=0), np.sqrt((counts + 2) / np.maximum(counts - 1, 1))
+        shares = np.clip(middle + (shares - middle) * wider, 1e-9, 1 - 1e-9)
     else:
         shares = _mean_draws(hits, own, size, resamples, seed, clusters)
     drawn_shares: Floats = np.where(counts > 0, shares, np.nan)
@@ -149,8 +155,15 @@ def _pairs(draws: Floats, known: list[int]) -> Floats:
 
 
 def _simultaneous(draws: Floats, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """Centers and ends that hold for all columns at once."""
-    center, deviation = draws.mean(axis=0), np.maximum(draws.std(axis=0), 1e-12)
-    largest = (np.abs(draws - center) / deviation).max(axis=1)
+    """Centers and ends that hold for all columns at once.
+
+    The draws give the columns' covariance; the largest deviation is simulated from normal numbers, of which there can be more.
+    """
+    center = draws.mean(axis=0)
+    covariance = np.atleast_2d(np.cov(draws, rowvar=False))
+    deviation = np.maximum(np.sqrt(covariance.diagonal()), 1e-12)
+    values, vectors = np.linalg.eigh(covariance / np.outer(deviation, deviation))
+    normal = np.random.default_rng(12).standard_normal((_NORMAL, len(values)))
+    largest = np.abs((normal * np.sqrt(np.maximum(values, 0))) @ vectors.T).max(axis=1)
     reach = float(np.quantile(largest, confidence)) * deviation
     return center, center - reach, center + reach

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.gate import Limit, Outcome
 from fairway.evaluation.analyses.base import Subject
 from fairway.evaluation.analyses.fairness import Fairness, analyse, measure_fairness
 from fairway.evaluation.evaluate import evaluate
+from fairway.evaluation.fairness import Rates
 from fairway.evaluation.predictions import Classified, Regressed
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.model import Model
@@ -68,23 +70,32 @@ def test_a_planted_difference_is_found_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(("gap", "groups"), [(0.0, 2), (0.0, 5), (0.2, 5)])
-def test_the_interval_of_the_largest_difference_covers_it(gap: float, groups: int) -> None:
-    covered = 0
-    settings = EvaluationSettings(resamples=200, sensitive=("group",))
+def test_the_interval_of_the_largest_difference_covers_it(
+    gap: float, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quick(rates: Rates, members: NDArray[np.intp]) -> dict[int, float]:
+        hits, own = rates.hits[rates.over], members[rates.over]
+        return {int(one): float(hits[own == one].mean()) for one in np.unique(own)}
+
+    monkeypatch.setattr(
+        "fairway.evaluation.analyses.fairness.by_group", quick
+    )  # as fairlearn's, a hundred times faster
+    covered = np.zeros(2)
     for seed in range(100):
+        settings = EvaluationSettings(resamples=400, sensitive=("group",), seed=seed)
         rows, table = lending(seed, 500, gap=gap, groups=groups)
         parity, odds = measure_fairness(rows, table, settings)
-        covered += parity.low <= gap <= parity.high and odds.low <= gap <= odds.high
-    assert covered >= 90
+        covered += [each.low <= gap <= each.high for each in (parity, odds)]
+    assert (covered >= 89).all()  # of 95, by a simulation whose own error is 2
 
 
 def test_equal_groups_rarely_differ() -> None:
     alarms = 0
-    for seed in range(60):
+    for seed in range(30):
         rows, table = lending(seed, 500, groups=4)
-        rates = only(analyse(subject(rows, table, "group", resamples=300))).rates
+        rates = only(analyse(subject(rows, table, "group", resamples=200))).rates
         alarms += any(rate.differs for rate in rates if rate.metric == "selection rate")
-    assert alarms / 60 <= 0.1
+    assert alarms <= 4
 
 
 def test_a_small_group_is_inconclusive() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,6 +37,14 @@ GATED = ("demographic_parity_difference", "equalized_odds_difference")
 """Metrics that a gate may limit where ``[evaluate] sensitive`` names columns."""
 _MOST = 20
 _MISSING = "(missing)"
+
+
+class _Known(NamedTuple):
+    """One metric in the groups of one column: its values and draws of them, of shape (resamples, groups)."""
+
+    rates: Rates
+    values: dict[int, float]
+    draws: Floats
 
 
 class GroupRate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -118,7 +126,7 @@ def measure_fairness(rows: Scored, table: Table, settings: EvaluationSettings) -
     rates = _rates(rows, settings)
     for column in settings.sensitive:
         names, members = _members(table, column)
-        gaps = _odds(rates, members, len(names), rows, settings, confidence)
+        gaps = _odds([_known(each, members, len(names), rows, settings) for each in rates], confidence)
         for name, gap in zip(GATED, gaps, strict=True):
             worst[name].append(gap.difference)
     method = f"largest over {', '.join(settings.sensitive)}; bootstrap of all pairs of groups"
@@ -183,20 +191,21 @@ def _of_column(
     counts = np.bincount(members, minlength=len(names)).tolist()
     found: list[GroupRate] = []
     gaps: list[GroupGap] = []
-    for each in rates:
+    known = [_known(each, members, len(names), rows, settings) for each in rates]
+    for each in known:
         found += _by_group(each, names, members, rows, settings)
-        gaps.append(_gap(each, members, len(names), rows, settings))
-    if len(rates) > 2:
-        gaps += _odds(rates, members, len(names), rows, settings, settings.confidence)
+        gaps.append(_gap(each, settings.confidence))
+    if len(known) > 2:
+        gaps += _odds(known, settings.confidence)
     small = tuple(name for name, count in zip(names, counts, strict=True) if count < FEWEST)
     return Fairness(column, dict(zip(names, counts, strict=True)), tuple(found), tuple(gaps), small)
 
 
 def _by_group(
-    rates: Rates, names: list[str], members: Classes, rows: Scored, settings: EvaluationSettings
+    known: _Known, names: list[str], members: Classes, rows: Scored, settings: EvaluationSettings
 ) -> Iterator[GroupRate]:
+    rates, values = known.rates, known.values
     share = rates.metric not in ("mean error", "mean absolute error")
-    values = by_group(rates, members)
     tested: dict[int, float] = {}
     for number in values:
         inside = (members == number).astype(np.intp)
@@ -223,38 +232,29 @@ def _by_group(
         yield GroupRate(name, rates.metric, int(chosen.sum()), value, p_value, differs)
 
 
-def _draws(rates: Rates, members: Classes, size: int, rows: Scored, settings: EvaluationSettings) -> Floats:
-    return group_draws(rates, members, size, settings.resamples, settings.seed, rows.groups)
+def _known(rates: Rates, members: Classes, size: int, rows: Scored, settings: EvaluationSettings) -> _Known:
+    draws = group_draws(rates, members, size, settings.resamples, settings.seed, rows.groups)
+    return _Known(rates, by_group(rates, members), draws)
 
 
-def _gap(rates: Rates, members: Classes, size: int, rows: Scored, settings: EvaluationSettings) -> GroupGap:
-    values = by_group(rates, members)
-    draws = _draws(rates, members, size, rows, settings)
-    difference = _valued(largest_difference(values, [draws], settings.confidence), _range(values))
+def _gap(known: _Known, confidence: float) -> GroupGap:
+    values, draws = known.values, known.draws
+    difference = _valued(largest_difference(values, [draws], confidence), _range(values))
     ratio = None
-    if rates.metric.endswith("rate") and len(values) > 1:
+    if known.rates.metric.endswith("rate") and len(values) > 1:
         least, most = min(values.values()), max(values.values())
-        ratio = _valued(least_ratio(values, draws, settings.confidence), least / most if most else 1.0)
-    return GroupGap(rates.metric, difference, ratio)
+        ratio = _valued(least_ratio(values, draws, confidence), least / most if most else 1.0)
+    return GroupGap(known.rates.metric, difference, ratio)
 
 
-def _odds(
-    rates: list[Rates],
-    members: Classes,
-    size: int,
-    rows: Scored,
-    settings: EvaluationSettings,
-    confidence: float,
-) -> list[GroupGap]:
+def _odds(known: list[_Known], confidence: float) -> list[GroupGap]:
     """Demographic parity, of selection; equalized odds, of the true or the false positive rate, whichever differs more."""
-    _, selection, *odds = rates
+    _, selection, *odds = known
     found = []
     for name, parts in (("demographic parity", [selection]), ("equalized odds", odds)):
-        values = [by_group(each, members) for each in parts]
-        known = {group: 0.0 for group in values[0] if all(group in each for each in values)}
-        draws = [_draws(each, members, size, rows, settings) for each in parts]
-        difference = largest_difference(known, draws, confidence)
-        found.append(GroupGap(name, _valued(difference, max(map(_range, values))), None))
+        common = {group: 0.0 for group in parts[0].values if all(group in each.values for each in parts)}
+        difference = largest_difference(common, [each.draws for each in parts], confidence)
+        found.append(GroupGap(name, _valued(difference, max(_range(each.values) for each in parts)), None))
     return found
 
 
