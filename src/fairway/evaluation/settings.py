@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-ANALYSES = ("errors", "calibration", "thresholds", "importance", "fairness", "data_checks")
+ANALYSES = ("errors", "weak_slices", "calibration", "thresholds", "importance", "fairness", "data_checks")
 """Every analysis, in the order of the report; each is a module of ``fairway.evaluation.analyses``."""
 
 

@@ -13,6 +13,7 @@ from fairway.evaluation.analyses.errors import ErrorExample
 from fairway.evaluation.analyses.fairness import Fairness
 from fairway.evaluation.analyses.importance import Importance
 from fairway.evaluation.analyses.thresholds import ClassThresholds
+from fairway.evaluation.analyses.weak_slices import WeakSlices
 from fairway.evaluation.checks.base import Check
 from fairway.evaluation.settings import ANALYSES
 
@@ -27,6 +28,8 @@ class Analyses(msgspec.Struct, frozen=True, omit_defaults=True):
     ----------
     errors : tuple of ErrorExample or None
         The rows that the model gets most wrong.
+    weak_slices : WeakSlices or None
+        Where it is worse than elsewhere.
     calibration : Calibration or None
         Whether probabilities come true, and whether scaling them would help; the errors' bands of a regression.
     thresholds : tuple of ClassThresholds or None
@@ -40,6 +43,7 @@ class Analyses(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     errors: tuple[ErrorExample, ...] | None = None
+    weak_slices: WeakSlices | None = None
     calibration: Calibration | None = None
     thresholds: tuple[ClassThresholds, ...] | None = None
     importance: Importance | None = None
