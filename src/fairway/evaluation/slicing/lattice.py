@@ -31,6 +31,8 @@ _PRIOR_ROWS = 10.0
 """Rows of average spread that are added to a slice's own: ten equal losses do not show that the next will be like them."""
 _GAIN = 1.25
 """By how much a further predicate must raise the bound: of two slices that are as good, the simpler is told."""
+_WORTH = 2.0
+"""Standard errors by which a further predicate must part its rows from those that it leaves out."""
 _FEWEST = 10
 _LEAST_SHARE = 0.01
 _MOST_SHARE = 0.5
@@ -143,18 +145,21 @@ class _Sums:
     def bounds(self, inside: Singles, within: Singles | None = None) -> Floats:
         """The lower bound of each slice's excess loss, in standard deviations; ``-inf`` where it is no slice.
 
-        Of the predicates ``inside`` alone, or of each slice of ``within`` joined with each of them.
+        Of the predicates ``inside`` alone, or of each slice of ``within`` joined with each of them: then ``-inf``, too, where
+        a slice is not worse than what either part has besides it.
         """
+        single = (self._terms @ inside).astype(np.float64)
         if within is None:
-            count, total, square = (self._terms @ inside).astype(np.float64)
-            smaller = np.ones(count.shape, dtype=bool)
-        else:
-            count, total = ((within * term[:, None]).T @ inside for term in self._terms[:2])
-            count, total = count.astype(np.float64), total.astype(np.float64)
-            square = self._squares(count, total, within, inside)
-            smaller = count < np.minimum(within.sum(axis=0)[:, None], inside.sum(axis=0)[None, :])
-        everything = self._terms.sum(axis=1, dtype=np.float64)
-        return self._bound(count, total, square, everything, smaller)
+            return self._bound(single)
+        beam = (self._terms @ within).astype(np.float64)
+        count, total = ((within * term[:, None]).T @ inside for term in self._terms[:2])
+        count, total = count.astype(np.float64), total.astype(np.float64)
+        sums = np.stack([count, total, self._squares(count, total, within, inside)])
+        narrower = np.ones(count.shape, dtype=bool)
+        for whole in (beam[:, :, None], single[:, None, :]):
+            narrower &= (whole[0] - sums[0] > 0.5) & (_excess(sums, whole - sums, _WORTH) > 0)
+        bounds: Floats = np.where(narrower, self._bound(sums), -np.inf)
+        return bounds
 
     def _squares(self, count: Floats, total: Floats, within: Singles, inside: Singles) -> Floats:
         if self._loss.binary:  # of two values, squares follow from counts and sums
@@ -166,23 +171,35 @@ class _Sums:
     def left(self, masks: Singles, uncovered: Singles) -> Floats:
         """The bounds of slices' rows that no other covers, against all rows that none covers."""
         terms = self._terms * uncovered
-        count, total, square = (terms @ masks).astype(np.float64)
-        everything = terms.sum(axis=1, dtype=np.float64)
-        return self._bound(count, total, square, everything, np.ones(count.shape, dtype=bool))
+        return self._bound((terms @ masks).astype(np.float64), terms.sum(axis=1, dtype=np.float64))
 
-    def _bound(self, count: Floats, total: Floats, square: Floats, everything: Floats, usable: Mask) -> Floats:
-        rows, whole, squares = everything
+    def _bound(self, sums: Floats, everything: Floats | None = None) -> Floats:
+        whole = self._terms.sum(axis=1, dtype=np.float64) if everything is None else everything
+        rest = whole.reshape(3, *[1] * (sums.ndim - 1)) - sums
         least = max(_FEWEST, _LEAST_SHARE * self._rows)
-        usable = usable & (count >= least) & (count <= _MOST_SHARE * self._rows) & (rows - count >= least)
-        inside = np.where(usable, count, 1.0)
-        outside = np.where(usable, rows - count, 1.0)
-        mean, other = total / inside, (whole - total) / outside
-        spread = (np.maximum(square - inside * mean**2, 0) + _PRIOR_ROWS) / (inside - 1 + _PRIOR_ROWS)
-        rest = (np.maximum(squares - square - outside * other**2, 0) + _PRIOR_ROWS) / (outside - 1 + _PRIOR_ROWS)
-        matters = self._loss.matters(mean * self._scale + self._mean, other * self._scale + self._mean)
-        bound = mean - other - _DOUBT * np.sqrt(spread / inside + rest / outside)
-        chosen: Floats = np.where(usable & matters, bound, -np.inf)
-        return chosen
+        usable = (sums[0] >= least) & (sums[0] <= _MOST_SHARE * self._rows) & (rest[0] >= least)
+        mean, other = (each[1] / np.maximum(each[0], 1) * self._scale + self._mean for each in (sums, rest))
+        bound: Floats = np.where(usable & self._loss.matters(mean, other), _excess(sums, rest, _DOUBT), -np.inf)
+        return bound
+
+
+def _excess(sums: Floats, rest: Floats, doubt: float) -> Floats:
+    """By how much the mean of some rows exceeds that of others, less ``doubt`` standard errors.
+
+    Parameters
+    ----------
+    sums, rest : float array of shape (3, ...)
+        Count, sum and sum of squares of values with standard deviation 1.
+    """
+    means, errors = [], []
+    for count, total, square in (sums, rest):
+        rows = np.maximum(count, 1.0)
+        mean = total / rows
+        spread = (np.maximum(square - rows * mean**2, 0) + _PRIOR_ROWS) / (rows - 1 + _PRIOR_ROWS)
+        means.append(mean)
+        errors.append(spread / rows)
+    excess: Floats = means[0] - means[1] - doubt * np.sqrt(errors[0] + errors[1])
+    return excess
 
 
 def _disjoint(members: Mask, losses: Sequence[Loss], pool: list[tuple[float, Candidate]], most: int) -> list[Candidate]:
