@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from fairway.evaluation.slicing.confirm import Level, halves, level, worse_p_val
 from fairway.evaluation.slicing.lattice import Candidate, find_candidates
 from fairway.evaluation.slicing.losses import Loss, row_losses
 from fairway.evaluation.slicing.predicates import Predicate, column_predicates
+from fairway.sources.columns import is_image
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _ROWS = 100_000
 _COLUMNS = 200
+_ELEMENTS = 60_000_000
+"""Numbers of the model's inputs that are held at once."""
 _BANDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 _FEWEST_ROWS = 40
 
@@ -81,9 +85,9 @@ class WeakSlices(msgspec.Struct, frozen=True):
 def analyse(subject: Subject) -> WeakSlices | None:
     """Search for weak slices; ``None`` where there are too few rows to halve.
 
-    At most 100,000 rows are looked at, drawn at random, and 200 columns. Slices are made of columns (whether inputs of the
-    model or not; but not of the label), the predicted class, clusters of the model's inputs and of embeddings that it gives
-    besides its answer. How confident the model is makes slices for overconfidence alone.
+    At most 100,000 rows are looked at (of images, fewer), drawn at random, and 200 columns. Slices are made of columns
+    (whether inputs of the model or not; but not of the label), the predicted class, clusters of the model's inputs and of
+    embeddings that it gives besides its answer. How confident the model is makes slices for overconfidence alone.
     """
     chosen = _sample(subject)
     table = subject.table if chosen is None else subject.table.select(chosen)
@@ -135,20 +139,26 @@ def search(
 
 
 def _sample(subject: Subject) -> Tensor | None:
-    rows = len(subject.rows)
-    if rows <= _ROWS:
+    rows, most = len(subject.rows), _ROWS
+    if sizes := [math.prod(256 if size < 0 else size for size in s.shape[1:]) for s in subject.model.inputs]:
+        most = max(_FEWEST_ROWS, min(_ROWS, _ELEMENTS // max(1, sum(sizes))))
+    if rows <= most:
         return None
-    return np.sort(np.random.default_rng([subject.settings.seed, 18]).choice(rows, _ROWS, replace=False))
+    return np.sort(np.random.default_rng([subject.settings.seed, 18]).choice(rows, most, replace=False))
 
 
 def _predicates(subject: Subject, table: Table, rows: Scored, searched: Mask) -> Iterator[Predicate]:
     skipped = {subject.label, subject.settings.group}
     names = [name for name in table.columns if name not in skipped][:_COLUMNS]
     for name in names:
-        yield from column_predicates(name, table.column(name), columns=len(names))
+        if not is_image(table.schema.field(name).type):
+            yield from column_predicates(name, table.column(name), columns=len(names))
     if isinstance(rows, Classified):
         yield from _answers(rows)
     feed = table.feed(subject.model.inputs, label=subject.label)
+    for spec in subject.model.inputs:
+        if feed[spec.name].ndim > 2 and spec.name not in names:  # images that were decoded
+            yield from column_predicates(spec.name, feed[spec.name], columns=1)
     yield from input_clusters(feed, subject.model.inputs, searched)
     yield from _embedding_clusters(subject, table, searched)
 
@@ -172,12 +182,12 @@ def _embedding_clusters(subject: Subject, table: Table, searched: Mask) -> Itera
         if len(spec.shape) == 2 and spec.datatype.is_float and spec.shape[1] not in (0, 1)
         if prediction is not None and spec.name != prediction.output
     ]
-    if not names or not subject.model.manifest.engine.batching:
+    fixed = any(spec.shape[:1] != (-1,) for spec in subject.model.inputs)
+    if not names or fixed or not subject.model.manifest.engine.batching:
         return
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for start in range(0, table.rows, subject.settings.batch_size):
-        stop = min(start + subject.settings.batch_size, table.rows)
-        given = subject.model.infer(table.feed(subject.model.inputs, slice(start, stop), label=subject.label))
+    for _, feed in table.feeds(subject.model.inputs, subject.settings.batch_size, label=subject.label):
+        given = subject.model.infer(feed)
         for name in names:
             parts[name].append(given[name])
     for name in names:
