@@ -38,7 +38,7 @@ images = st.tuples(
 @given(images, st.integers(0, 9))
 def test_of_images(made: tuple[tuple[int, ...], type, int], seed: int) -> None:
     shape, dtype, number = made
-    values = np.random.default_rng(number).integers(0, 256, shape).astype(dtype)
+    values: Tensor = np.random.default_rng(number).integers(0, 256, shape).astype(dtype)
     assert is_image(values)
     check(image_perturbations(values), values, seed)
 
@@ -61,7 +61,7 @@ def test_of_texts(texts: list[bytes], seed: int) -> None:
 )
 def test_of_numbers(rows: int, columns: int, dtype: type, nan: bool, seed: int) -> None:
     shape = (rows, columns) if columns else (rows,)
-    values = np.random.default_rng(seed).normal(size=shape).astype(dtype)
+    values: Tensor = np.random.default_rng(seed).normal(size=shape).astype(dtype)
     if nan:
         values.flat[0] = np.nan
     assert is_numbers(values)

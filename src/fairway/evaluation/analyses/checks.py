@@ -177,9 +177,9 @@ def _replaced(values: Tensor, change: ChangeSettings) -> Tensor:
         )
     made = np.empty(len(values), dtype=object)
     for place, value in enumerate(values.tolist()):
-        for old, new in (change.replace or {}).items():
-            value = value.replace(old, new) if isinstance(value, str) else value
         made[place] = value
+        for old, new in (change.replace or {}).items():
+            made[place] = made[place].replace(old, new) if isinstance(value, str) else value
     return made
 
 
@@ -187,8 +187,8 @@ def _differs(before: Tensor, after: Tensor) -> Mask:
     different = before != after
     if before.dtype.kind == "f":
         different = different & ~(np.isnan(before) & np.isnan(after))
-    flat: Mask = np.asarray(different).reshape(len(before), -1).any(axis=1)
-    return flat
+    flat = np.asarray(different).reshape(len(before), -1)
+    return np.asarray(flat.any(axis=1))
 
 
 def _excess(check: CheckSettings, before: Scored, after: Scored) -> Floats:
@@ -215,7 +215,7 @@ def _class(check: CheckSettings, labels: Sequence[str]) -> int:
     if not check.of and len(labels) == 2:
         return 1
     raise InvalidConfig(
-        f"check {check.name!r}: {check.kind} needs the class that it is of; set of to one of: {', '.join(labels)}"
+        f"check {check.name!r}: {check.kind} needs the class that it is of; set 'of' to one of: {', '.join(labels)}"
     )
 
 
@@ -223,7 +223,9 @@ def _interval(failed: Mask, rows: Scored, confidence: float) -> tuple[float, flo
     if rows.groups is None:
         return *proportion_interval(int(failed.sum()), len(failed), confidence), EXACT
     rate = float(failed.mean())
-    ends = grouped_proportion_interval(rate, len(failed), spread(failed - rate, rows.groups), confidence)
+    ends = grouped_proportion_interval(
+        rate, len(failed), spread(failed.astype(np.float64) - rate, rows.groups), confidence
+    )
     if ends is None:
         return -np.inf, np.inf, "no interval: too few groups"
     return *ends, "of groups (Korn-Graubard)"

@@ -221,4 +221,4 @@ def _strange(values: Tensor, rng: np.random.Generator) -> Tensor:
     flat = values.reshape(len(values), -1).astype(np.float64)
     known = np.where(np.isfinite(flat), flat, 0.0)
     far = known.mean(axis=0) + 10 * known.std(axis=0) * rng.choice([-1, 1], size=flat.shape)
-    return far.reshape(values.shape).astype(values.dtype)
+    return np.asarray(far.reshape(values.shape).astype(values.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Perturbation(NamedTuple):
         return changed if changed.dtype == values.dtype else as_dtype(changed, values.dtype)
 
 
-def as_dtype(values: Tensor, dtype: np.dtype[np.generic]) -> Tensor:
+def as_dtype(values: Tensor, dtype: np.dtype[Any]) -> Tensor:
     """Rounded and clipped where the type is one of integers."""
     if dtype.kind in "iu":
         ends = np.iinfo(dtype)

@@ -25,7 +25,7 @@ def is_image(values: Tensor) -> bool:
     sides = values.shape[1:]
     if values.ndim == 4:
         sides = sides[:-1] if sides[-1] in (1, 3) else sides[1:] if sides[0] in (1, 3) else (0,)
-    return min(sides) >= 8
+    return bool(min(sides) >= 8)
 
 
 def image_perturbations(values: Tensor) -> tuple[Perturbation, ...]:
@@ -74,7 +74,7 @@ def _brightness(images: Tensor, strength: float, rng: np.random.Generator) -> Te
 def _contrast(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     del rng
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
-    return mean + strength * (images - mean)
+    return np.asarray(mean + strength * (images - mean))
 
 
 def _rotation(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:

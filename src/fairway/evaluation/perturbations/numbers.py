@@ -40,7 +40,7 @@ def number_perturbations(values: Tensor, *, takes_missing: bool) -> tuple[Pertur
         return apply
 
     def noise(columns: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-        return columns + strength * spread * rng.normal(size=columns.shape)
+        return np.asarray(columns + strength * spread * rng.normal(size=columns.shape))
 
     def absent(columns: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
         return np.where(rng.random(columns.shape) < strength, missing, columns)
@@ -50,7 +50,7 @@ def number_perturbations(values: Tensor, *, takes_missing: bool) -> tuple[Pertur
         return np.where(rng.random(columns.shape) < strength, far, columns)
 
     def shifted(columns: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-        return columns + strength * spread * rng.choice([-1, 1], size=columns.shape[1])
+        return np.asarray(columns + strength * spread * rng.choice([-1, 1], size=columns.shape[1]))
 
     def scaled(columns: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
         return columns * np.where(rng.random(columns.shape[1]) < 0.5, strength, 1 / strength)

@@ -37,7 +37,7 @@ def page(found: Robustness) -> Markup:
         "robustness",
         found=found,
         plots=[_plot(found, key, [each for each in found.curves if each.input == key]) for key in inputs],
-        name=lambda each: _name(found, each),
+        called=lambda each: _name(found, each),
         figure=lambda level: number(level.value.value) if level.value is not None else "fails",
         title=lambda level: interval(level.value) if level.value is not None else level.error,
         change=lambda each: _change(each.levels[-1]),
