@@ -48,7 +48,7 @@ def image_perturbations(values: Tensor) -> tuple[Perturbation, ...]:
 
     return (
         Perturbation("noise", (0.02, 0.05, 0.1, 0.2, 0.4), "standard deviation, of the range", of(_noise)),
-        Perturbation("blur", (0.5, 1.0, 1.5, 2.5, 4.0), "standard deviation, in pixels of 64", of(_blur)),
+        Perturbation("blur", (0.5, 1.0, 1.5, 2.5, 4.0), "standard deviation, in 64ths of the side", of(_blur)),
         Perturbation("brightness", (0.05, 0.1, 0.2, 0.3, 0.5), "added or taken, of the range", of(_brightness)),
         Perturbation("contrast", (0.8, 0.6, 0.45, 0.3, 0.15), "what is left of it", of(_contrast)),
         Perturbation("JPEG", (80, 50, 25, 10, 4), "quality of 100", of(_jpeg)),
@@ -62,7 +62,7 @@ def _noise(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
 
 def _blur(images: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
     del rng
-    width = strength * min(images.shape[1:3]) / 64
+    width = strength * max(min(images.shape[1:3]) / 64, 0.4)
     blurred: Tensor = require("scipy.ndimage", extra="evaluate").gaussian_filter(images, (0, width, width, 0))
     return blurred
 
