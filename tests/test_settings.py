@@ -118,3 +118,18 @@ def test_a_list_in_a_variable_is_written_with_commas(file: Path) -> None:
 def test_a_wrong_variable_is_named(file: Path, variable: str, value: str, expected: str) -> None:
     with pytest.raises(InvalidConfig, match=expected):
         read_settings(file, {variable: value})
+
+
+def test_an_unknown_key_deep_in_a_table_names_the_keys_of_that_table(tmp_path: Path) -> None:
+    file = tmp_path / "fairway.toml"
+    file.write_text('[[checks]]\nname = "a"\nkind = "invariant"\nchange = { column = "x", ad = 1 }\n')
+    with pytest.raises(InvalidConfig, match=r"unknown key 'checks\.change\.ad'.*did you mean 'add'"):
+        read_settings(file, {})
+
+
+def test_checks_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "fairway.toml"
+    file.write_text('[[checks]]\nname = "a"\nkind = "decreases"\nchange = { column = "x", replace = { a = "b" } }\n')
+    (check,) = read_settings(file, {}).checks
+    assert check.change.replace == {"a": "b"}
+    assert check.max_failure_rate is None

@@ -8,19 +8,19 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from fairway.core.compute import ComputeSettings
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit, check_gate
-from fairway.evaluation.settings import CostSettings, EvaluationSettings, SliceSettings
+from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings
 from fairway.monitoring.settings import MonitorSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
 from fairway.rollout.settings import ReleaseSettings
-from fairway.serving.settings import ModelServeSettings, ServeSettings
+from fairway.serving.settings import ServeSettings
 from fairway.sources.settings import DataSettings, ModelSettings
 
 FILE = "fairway.toml"
@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     model: ModelSettings | None = None
     data: DataSettings | None = None
     slices: tuple[SliceSettings, ...] = ()
+    checks: tuple[CheckSettings, ...] = ()
     gate: dict[str, Limit] = {}
     evaluate: EvaluationSettings = EvaluationSettings()
     compute: ComputeSettings = ComputeSettings()
@@ -125,28 +126,20 @@ def _explain(message: str, where: str, text: str) -> str:
 
 
 def _fields(path: str) -> tuple[str, ...]:
-    """The keys that are valid in the table at ``path``."""
-    if path == "serve.models":
-        return ModelServeSettings.__struct_fields__
-    if path == "evaluate.costs":
-        return CostSettings.__struct_fields__
-    head = re.split(r"[.\[]", path, maxsplit=1)[0]
-    kind: Any = Limit if head == "gate" else _TABLES.get(head, Settings)
+    """The keys that are valid in the table at ``path``, such as ``serve.models`` or ``checks[1].change``."""
+    kind: Any = Settings
+    for part in filter(None, re.sub(r"\[.*?\]", "", path).split(".")):
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        inner = _struct(fields[part]) if part in fields else None
+        kind = inner or kind  # the name of an entry, as in a table of tables, leads to no other struct
     return tuple(kind.__struct_fields__)
 
 
-_TABLES: dict[str, Any] = {
-    "model": ModelSettings,
-    "data": DataSettings,
-    "slices": SliceSettings,
-    "evaluate": EvaluationSettings,
-    "compute": ComputeSettings,
-    "optimize": OptimizationSettings,
-    "registry": RegistrySettings,
-    "serve": ServeSettings,
-    "release": ReleaseSettings,
-    "monitor": MonitorSettings,
-}
+def _struct(kind: Any) -> Any:
+    """The struct in a type, such as that of a tuple's or dict's elements; ``None`` if there is none."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next(filter(None, map(_struct, get_args(kind))), None)
 
 
 def _nearest(key: str, valid: tuple[str, ...]) -> str:

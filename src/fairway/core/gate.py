@@ -174,6 +174,19 @@ def judge(gate: Gate, measurements: Iterable[Measurement], champion: Iterable[Me
     return _verdict(tuple(findings))
 
 
+def join_verdicts(*verdicts: Verdict) -> Verdict:
+    """All findings as one verdict: passed only if nothing failed, in error or inconclusive is among them.
+
+    Examples
+    --------
+    >>> one = judge({"accuracy_score": Limit(min=0.95)}, [Measurement("accuracy_score", 0.97, 0.955, 0.98)])
+    >>> other = judge({"error_rate": Limit(max=0.01)}, [Measurement("error_rate", 0.5, 0.4, 0.6)])
+    >>> join_verdicts(one, other).outcome
+    <Outcome.FAILED: 'failed'>
+    """
+    return _verdict(tuple(finding for verdict in verdicts for finding in verdict.findings))
+
+
 _BOUNDS = ("min", "max", "slice_min", "slice_max", "max_drop", "max_rise")
 _ORDER = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASSED)
 

@@ -57,6 +57,7 @@ METRICS: dict[str, Metric] = {
         Metric("mean_absolute_error", "mean of |prediction - label|", _REGRESSION),
         Metric("median_absolute_error", "median of |prediction - label|", _REGRESSION),
         Metric("root_mean_squared_error", "square root of the mean squared error", _REGRESSION),
+        Metric("check_failure_rate", "share of rows on which a declared check fails; its limit is the check's own"),
         Metric("latency_p50_ms", "median time from request to answer"),
         Metric("latency_p95_ms", "95th percentile of the time from request to answer"),
         Metric("latency_p99_ms", "99th percentile of the time from request to answer"),

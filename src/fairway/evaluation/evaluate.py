@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairway.core.errors import InvalidConfig
-from fairway.core.gate import Gate, check_gate, judge
+from fairway.core.gate import Gate, check_gate, join_verdicts, judge
 from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
 from fairway.evaluation.analyses.base import Subject
+from fairway.evaluation.analyses.checks import judge_checks
 from fairway.evaluation.analyses.fairness import GATED, measure_fairness
 from fairway.evaluation.analyses.found import analyse
 from fairway.evaluation.comparison import Comparison, compare
@@ -24,7 +25,7 @@ from fairway.evaluation.metrics import MAIN, check_metrics, quality_metrics
 from fairway.evaluation.predictions import Classified, Progress, Regressed, Scored, check_scorable
 from fairway.evaluation.report import ChampionReport, Report, SliceReport
 from fairway.evaluation.scoring import score_models
-from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings
 
 if TYPE_CHECKING:
     from fairway.model import Model
@@ -45,6 +46,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     reference: Table | None = None,
     analyses: Sequence[str] = (),
+    checks: Sequence[CheckSettings] = (),
     progress: Progress | None = None,
     mapper: Mapper = THREADS,
 ) -> Report:
@@ -69,6 +71,8 @@ def evaluate(
         Rows such as the model was trained on, for the analyses.
     analyses : sequence of str
         Which of :data:`~fairway.evaluation.settings.ANALYSES` to run.
+    checks : sequence of CheckSettings
+        Judged together with the gate, whatever ``analyses`` says.
     progress : callable of (what, done, total), optional
     mapper : Mapper
         Where models are run and intervals drawn; by default on threads. The report is the same, bit for bit.
@@ -114,7 +118,10 @@ def evaluate(
         theirs = (*measure(other, quality_metrics(task), settings, mapper=mapper), *champion_extra)
         champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
     measurements = (*measured, *measure_fairness(rows, table, settings), *extra)
-    subject = Subject(model, table, label, rows, slices, settings, reference, progress, gate, measurements)
+    subject = Subject(model, table, label, rows, slices, settings, reference, progress, gate, measurements, checks)
+    names = dict.fromkeys([*analyses, *(["checks"] if checks else [])])
+    found = analyse(subject, tuple(names))
+    judged = judge(gate, measurements, champion_report.measurements if champion_report else None)
     return Report(
         model=model.manifest.name,
         task=task,
@@ -126,7 +133,7 @@ def evaluate(
         measurements=measurements,
         slices=tuple(SliceReport(s.name, s.where, int(m.sum())) for s, m in zip(slices, masks, strict=True)),
         gate=gate,
-        verdict=judge(gate, measurements, champion_report.measurements if champion_report else None),
+        verdict=join_verdicts(judged, judge_checks(found.checks or ())),
         label_counts=_label_counts(rows),
         confusion=confusion(rows) if isinstance(rows, Classified) else None,
         calibration=calibration(rows, settings.confidence) if isinstance(rows, Classified) else (),
@@ -136,7 +143,7 @@ def evaluate(
         environment=describe_environment(),
         comparisons=comparisons,
         groups=0 if groups is None else int(groups.max()) + 1,
-        analyses=analyse(subject, analyses),
+        analyses=found,
     )
 
 

@@ -32,6 +32,8 @@ def check_metrics(gate: Gate, task: str) -> None:
     """Raise :class:`InvalidConfig` if the gate limits a metric that this task does not have."""
     for name in gate:
         tasks = metric(name).tasks
+        if name == "check_failure_rate":
+            raise InvalidConfig("gate.check_failure_rate: set max_failure_rate in [[checks]], for each check its own")
         if tasks and task not in tasks:
             raise InvalidConfig(
                 f"gate.{name} is a metric of {', '.join(tasks)}; for {task} there are: {', '.join(quality_metrics(task))}"

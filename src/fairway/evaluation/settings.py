@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Literal
 
 import msgspec
 
-ANALYSES = ("errors", "calibration", "thresholds", "importance", "fairness", "data_checks")
+ANALYSES = (
+    *("errors", "weak_slices", "robustness", "checks"),
+    *("calibration", "thresholds", "importance", "fairness", "data_checks"),
+)
 """Every analysis, in the order of the report; each is a module of ``fairway.evaluation.analyses``."""
 
 
@@ -45,6 +49,73 @@ class CostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("some error must cost more than 0")
 
 
+class ChangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a check changes in every row: one column, in one way.
+
+    Attributes
+    ----------
+    column : str
+        A column of the data that the model sees.
+    add : float
+        Added to its numbers.
+    multiply : float
+        Its numbers are multiplied by this.
+    set : string, integer, float or boolean
+        Put in the place of its values.
+    replace : table of string to string
+        Parts of its texts, and what to put in their place.
+    """
+
+    column: Annotated[str, msgspec.Meta(min_length=1)]
+    add: float | None = None
+    multiply: float | None = None
+    set: str | int | float | bool | None = None
+    replace: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what types alone do not catch."""
+        ways = [way for way in ("add", "multiply", "set", "replace") if getattr(self, way) is not None]
+        if len(ways) != 1:
+            raise ValueError(f"a change is one of add, multiply, set, replace; here are {', '.join(ways) or 'none'}")
+        for number in (self.add, self.multiply):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"a change by {number} is none; write a finite number")
+        if self.replace is not None and "" in {*self.replace, *(() if self.replace else ("",))}:
+            raise ValueError("replace needs texts to be replaced, none of them empty")
+
+
+class CheckSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A change of inputs whose effect on the answer is known beforehand.
+
+    Attributes
+    ----------
+    name : str
+        Shown in reports.
+    kind : str
+        What the answer must do: stay (``invariant``), not fall (``increases``) or not rise (``decreases``). Of a classifier,
+        the predicted class must stay, and the probability of ``of`` not fall or rise.
+    change : table
+        What is changed, see below.
+    where : str
+        A SQL predicate over the data's columns; empty: all rows.
+    of : str
+        The class whose probability is meant; of two classes, the second by default.
+    tolerance : float
+        How far an answer may move in the wrong direction (``invariant``: the predicted number may move at all).
+    max_failure_rate : float
+        A limit that the gate judges together with its own: the whole interval of the failure rate must keep it. Without, the
+        check is reported only.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    kind: Literal["invariant", "increases", "decreases"]
+    change: ChangeSettings
+    where: str = ""
+    of: str = ""
+    tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    max_failure_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+
+
 class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How sure a report is, and how it is computed.
 
@@ -67,6 +138,9 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     power : float
         How probable it should be that a true difference to the champion is found, where the report says how many rows
         that takes.
+    robustness_rows : int
+        Rows that inputs are perturbed on, drawn at random: the model answers each about 30 times for numbers or images, 25
+        for texts. 0 leaves it out.
     analyses : tuple of str
         What ``fairway evaluate`` looks for beyond metrics; by default, all that applies.
     positive : str
@@ -86,6 +160,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     group: str = ""
     stratified: bool = False
     power: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.8
+    robustness_rows: Annotated[int, msgspec.Meta(ge=0)] = 500
     analyses: tuple[str, ...] = ANALYSES
     positive: str = ""
     costs: CostSettings | None = None

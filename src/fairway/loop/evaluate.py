@@ -108,6 +108,7 @@ def score(
             settings=settings.evaluate,
             reference=project.table("reference") if settings.evaluate.analyses and project.data.reference else None,
             analyses=settings.evaluate.analyses,
+            checks=settings.checks,
             progress=progress,
             mapper=mapper,
         )

@@ -291,6 +291,20 @@ class Table:
         """The rows of a boolean mask, of indices (in their order) or of a slice, held in memory."""
         return self._taken(rows, self.columns)
 
+    def with_column(self, name: str, values: ArrayLike) -> Table:
+        """The same rows, one column of them with other values; held in memory.
+
+        Examples
+        --------
+        >>> make_table({"x": [1, 2]}).with_column("x", [3, 4]).column("x").tolist()
+        [3, 4]
+        """
+        self._check_column(name)
+        array = np.asarray(values)
+        arrow = self.arrow.set_column(self.columns.index(name), name, from_numpy(array))
+        digest = self._part_digest(f"{name} = {_content_digest({name: array})}")
+        return Table(arrow, digest=digest, origin=self.origin, image=self._image)
+
     def _taken(self, rows: slice | NDArray[Any] | Sequence[int], columns: Sequence[str]) -> Table:
         which = rows if isinstance(rows, slice) else np.asarray(rows)
         chosen = np.arange(self.rows)[which if isinstance(which, slice) or len(which) else slice(0)]

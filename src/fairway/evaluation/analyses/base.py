@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fairway.core.gate import Gate
 from fairway.core.metrics import Measurement
-from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Progress, Scored
@@ -39,6 +39,7 @@ class Subject:
     gate : mapping of metric name to Limit
     measurements : sequence of Measurement
         All that was measured.
+    checks : sequence of CheckSettings
     """
 
     model: Model
@@ -51,3 +52,4 @@ class Subject:
     progress: Progress | None = None
     gate: Gate = field(default_factory=dict)
     measurements: Sequence[Measurement] = ()
+    checks: Sequence[CheckSettings] = ()

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fairway.evaluation.analyses.calibration import Calibration
+from fairway.evaluation.analyses.checks import CheckReport
 from fairway.evaluation.analyses.errors import ErrorExample
 from fairway.evaluation.analyses.fairness import Fairness
 from fairway.evaluation.analyses.importance import Importance
+from fairway.evaluation.analyses.robustness import Robustness
 from fairway.evaluation.analyses.thresholds import ClassThresholds
+from fairway.evaluation.analyses.weak_slices import WeakSlices
 from fairway.evaluation.checks.base import Check
 from fairway.evaluation.settings import ANALYSES
 
@@ -27,6 +30,12 @@ class Analyses(msgspec.Struct, frozen=True, omit_defaults=True):
     ----------
     errors : tuple of ErrorExample or None
         The rows that the model gets most wrong.
+    weak_slices : WeakSlices or None
+        Where it is worse than elsewhere.
+    robustness : Robustness or None
+        What perturbed inputs do to it.
+    checks : tuple of CheckReport or None
+        Those declared as ``[[checks]]``.
     calibration : Calibration or None
         Whether probabilities come true, and whether scaling them would help; the errors' bands of a regression.
     thresholds : tuple of ClassThresholds or None
@@ -40,6 +49,9 @@ class Analyses(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     errors: tuple[ErrorExample, ...] | None = None
+    weak_slices: WeakSlices | None = None
+    robustness: Robustness | None = None
+    checks: tuple[CheckReport, ...] | None = None
     calibration: Calibration | None = None
     thresholds: tuple[ClassThresholds, ...] | None = None
     importance: Importance | None = None
