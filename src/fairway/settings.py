@@ -149,7 +149,8 @@ def _nearest(key: str, valid: tuple[str, ...]) -> str:
 
 def _line(text: str, table: str, key: str) -> str:
     """``, line N`` of ``key`` in ``table`` (``slices[1]`` is the second of its name), or nothing if it cannot be told."""
-    name, _, nth = table.rstrip("]").partition("[")
+    name, _, rest = table.partition("[")
+    nth = rest.partition("]")[0]  # what follows, as in checks[0].change, is written within that entry
     wanted, seen, inside = int(nth or 0), -1, not table
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[\[?\s*([\w.\"-]+)\s*\]\]?", line)

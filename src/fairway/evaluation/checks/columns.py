@@ -79,7 +79,7 @@ def _missing(looked: Looked, columns: list[str]) -> Iterator[Check]:
         return
     theirs = {name: missing_values(looked.reference.column(name)) for name in columns}
     compared = [name for name in columns if gone[name].any() or theirs[name].any()]
-    tables = [[[int(m.sum()), int((~m).sum())] for m in (gone[name], theirs[name])] for name in compared]
+    tables = [np.array([[m.sum(), (~m).sum()] for m in (gone[name], theirs[name])]) for name in compared]
     adjusted = holm([float(fisher_exact(table).pvalue) for table in tables])
     differing = [name for name, p in zip(compared, adjusted, strict=True) if p is not None and p <= 0.01]
     if differing:
