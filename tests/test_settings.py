@@ -123,7 +123,7 @@ def test_a_wrong_variable_is_named(file: Path, variable: str, value: str, expect
 def test_an_unknown_key_deep_in_a_table_names_the_keys_of_that_table(tmp_path: Path) -> None:
     file = tmp_path / "fairway.toml"
     file.write_text('[[checks]]\nname = "a"\nkind = "invariant"\nchange = { column = "x", ad = 1 }\n')
-    with pytest.raises(InvalidConfig, match=r"unknown key 'checks\.change\.ad'.*did you mean 'add'"):
+    with pytest.raises(InvalidConfig, match=r"unknown key 'checks\[0\]\.change\.ad'.*did you mean 'add'"):
         read_settings(file, {})
 
 
