@@ -43,7 +43,7 @@ async def rest_parts(server: Server) -> list[Part]:
 
     def write() -> None:
         for protocol, cycle, answer in zip(protocols, cycles, fresh, strict=True):
-            protocol._answer(cycle, answer)
+            protocol.answer(cycle, answer)
 
     def encode() -> None:
         for answer in fresh:

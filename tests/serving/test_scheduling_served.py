@@ -87,3 +87,24 @@ def test_what_is_no_priority_is_refused(http: httpx.Client, priority: object) ->
     response = infer(http, parameters={"priority": priority})
     assert response.status_code == 400
     assert "1 for the highest" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"default_priority": 1}, {"priority_levels": 2, "models": {"m": ModelServeSettings(priority=3)}}]
+)
+def test_a_priority_that_would_do_nothing_is_refused_in_the_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="priority_levels"):
+        ServeSettings(**wrong)
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+def test_priorities_without_levels_are_ignored_and_the_log_says_so_once(
+    bundle: Bundle, fast_lane: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        serve(bundle, settings=ServeSettings(port=0, fast_lane=fast_lane)) as running,
+        httpx.Client(base_url=running.url, timeout=20) as http,
+    ):
+        for priority in (0, 1, 2):
+            assert infer(http, parameters={"priority": priority}).status_code == 200
+    assert [record.message for record in caplog.records].count("priority_ignored") == 1

@@ -72,6 +72,8 @@ class InferenceCore:
         self.tracer: Tracer | None = None
         """Says which requests are traced; ``None`` if tracing is off."""
         self._on_demand = OnDemand(models)
+        self._levels = models.settings.priority_levels
+        self._told_of_priority = False
 
     def submit(
         self, request: InferRequest, done: Callable[[Outcome], None], trace: Trace | None = None
@@ -118,6 +120,13 @@ class InferenceCore:
                 ticket.cancel()
             raise
 
+    def _ignore_priority(self, model: str) -> None:
+        """Say so, once: whoever sends priorities expects that they do something."""
+        if not self._told_of_priority:
+            self._told_of_priority = True
+            advice = "set priority_levels in [serve] to run requests of higher priority first"
+            log.warning("priority_ignored", extra={"model": model, "advice": advice})
+
     def _later(
         self, request: InferRequest, cold: ColdModel, done: Callable[[Outcome], None], trace: Trace | None
     ) -> Cancellable | None:
@@ -149,6 +158,8 @@ class InferenceCore:
         raw, timeout_s, priority = False, None, 0
         if parameters:
             priority = _priority(parameters.get("priority", 0))
+            if priority and not self._levels:
+                self._ignore_priority(request.model)
             raw = _raw(parameters.get("raw", False)) and served.processed
             timeout_s = _timeout_s(parameters.get("timeout", 0))
         signature = served.raw_signature if raw else served.signature

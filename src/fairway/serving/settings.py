@@ -55,7 +55,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         How long a batch may wait for more requests, in microseconds; 0 never waits. It only waits where the learned cost
         says that this pays and requests come densely, as on accelerators, and never on the event loop.
     priority_levels : int
-        How many levels the request parameter ``priority`` has, 1 being the highest; 0 ignores it.
+        How many levels the request parameter ``priority`` has, 1 being the highest; 0 ignores it, and says so once in the log.
     default_priority : int
         Level of requests that name none, or one that does not exist; 0 is the middle one.
     cache_bytes : int
@@ -141,6 +141,16 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     model_control: bool = False
     shared_memory: bool = False
     models: dict[str, ModelServeSettings] = {}
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a priority that would do nothing."""
+        said = {"default_priority": self.default_priority}
+        said |= {f"models.{name}.priority": own.priority or 0 for name, own in self.models.items()}
+        for key, level in said.items():
+            if level > self.priority_levels:
+                raise ValueError(
+                    f"{key} is {level}, but there are {self.priority_levels} levels; raise priority_levels, or leave it out"
+                )
 
     def of(self, name: str) -> ModelServeSettings:
         """The limits of the model ``name``: its own, and the server's where it has none.
