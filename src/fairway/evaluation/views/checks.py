@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fairway.evaluation.analyses.checks import CheckReport
 
-TITLE = "Checks"
+TITLE = "Behavior checks"
 
 
 def text(found: Sequence[CheckReport]) -> Iterator[str]:
