@@ -75,7 +75,7 @@ def test_chance_is_not_taken_for_miscalibration(clustered: bool) -> None:
         rows = believed(400, seed, 1.0)
         groups = None
         if clustered:  # every row four times: as much as a hundred rows, and no more
-            rows = rows.select(np.repeat(np.arange(100), 4))  # type: ignore[arg-type]
+            rows = rows.select(np.repeat(np.arange(100), 4))
             groups = np.repeat(np.arange(100), 4)
         assert rows.probabilities is not None
         scores = rows.probabilities[:, 1]
@@ -148,7 +148,7 @@ def test_bands_of_a_regression_show_where_errors_grow() -> None:
 def test_rows_of_one_group_are_not_counted_twice() -> None:
     rows = classified(1, 300)
     alone = analyse(of_rows(rows))
-    repeated = rows.select(np.repeat(np.arange(300), 5))  # type: ignore[arg-type]
+    repeated = rows.select(np.repeat(np.arange(300), 5))
     grouped = analyse(of_rows(replace(repeated, groups=np.repeat(np.arange(300), 5))))
     assert alone is not None
     assert grouped is not None

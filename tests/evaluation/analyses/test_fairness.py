@@ -21,7 +21,7 @@ from tests.evaluation.analyses.subjects import of_rows
 pytest.importorskip("fairlearn")
 
 
-def decided(said: np.ndarray, truth: np.ndarray) -> Classified:  # type: ignore[type-arg]
+def decided(said: np.ndarray, truth: np.ndarray) -> Classified:
     shown = np.stack([1.0 - said, said * 1.0], axis=1)
     return Classified(truth, said, shown, ("no", "yes"))
 

@@ -117,7 +117,7 @@ def test_an_unknown_positive_class_is_refused() -> None:
 
 def test_groups_widen_the_bands() -> None:
     rows = classified(1, 100, classes=2)
-    repeated = rows.select(np.repeat(np.arange(100), 6))  # type: ignore[arg-type]
+    repeated = rows.select(np.repeat(np.arange(100), 6))
     loose = one(analyse(of_rows(repeated)))
     tight = one(analyse(of_rows(replace(repeated, groups=np.repeat(np.arange(100), 6)))))
     assert tight.roc.high[8] - tight.roc.low[8] > 1.5 * (loose.roc.high[8] - loose.roc.low[8])

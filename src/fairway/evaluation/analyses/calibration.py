@@ -149,7 +149,7 @@ def analyse(subject: Subject) -> Calibration | None:
             resolution=score.resolution,
             uncertainty=score.uncertainty,
         )
-    chosen = rows.select(thinned(np.arange(len(rows)), settings.seed, _MOST)) if len(rows) > _MOST else rows
+    chosen = rows.select(_some(len(rows), settings.seed)) if len(rows) > _MOST else rows
     units = len(chosen) if chosen.groups is None else int(chosen.groups.max()) + 1
     if len(chosen) < _FEWEST or units < 20:
         return msgspec.structs.replace(found, note=f"Scaling needs {_FEWEST} rows and 20 groups; there are too few")
@@ -162,6 +162,12 @@ def analyse(subject: Subject) -> Calibration | None:
         temperature=_temperature(chosen, settings),
         note=f"Scaling was tried on {_MOST:,} of {len(rows):,} rows" if len(rows) > _MOST else "",
     )
+
+
+def _some(rows: int, seed: int) -> Mask:
+    mask = np.zeros(rows, dtype=bool)
+    mask[thinned(np.arange(rows), seed, _MOST)] = True
+    return mask
 
 
 def top_label(rows: Classified) -> tuple[Floats, Mask]:
