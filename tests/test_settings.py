@@ -70,6 +70,8 @@ def test_a_missing_file_names_itself_and_the_command_that_writes_one(tmp_path: P
         ("port = 9000", "prot = 9000", ["line 18", "'serve.prot'", "did you mean 'port'?"]),
         ("port = 9000", 'port = "high"', ["line 18", "serve.port", "int"]),
         ("max_drop = 0.005", "max_dorp = 0.005", ["'gate.max_dorp'", "did you mean 'max_drop'?", "line 14"]),
+        ('name = "digits"', 'name = "digits"\ntask = "rankin"', ["'rankin'", "did you mean 'ranking'?"]),
+        ('name = "digits"', 'name = "digits"\ntask = "magic"', ["valid here: ", "token-classification"]),
         ("accuracy_score", "acuracy_score", ["line 14", "acuracy_score", "did you mean 'accuracy_score'?"]),
         ("port = 9000", "[serve.models.digits]\nmax_bach = 9", ["line 19", "'serve.models.max_bach'", "'max_batch'?"]),
         ("port = 9000", "[serve.models.digits]\nqueue = 9", ["valid here: max_batch, max_queue_requests,"]),

@@ -11,6 +11,7 @@ from fairway.core.manifest import Manifest
 from fairway.core.tensors import Tensors, TensorSpec
 from fairway.engines.base import load_engine
 from fairway.processing.steps import load_step
+from fairway.processing.text import Tokenize
 
 
 class Model:
@@ -44,6 +45,11 @@ class Model:
         self.outputs: tuple[TensorSpec, ...] = self.manifest.outputs
         self.raw_inputs = self._engine.inputs
         self.raw_outputs = self._engine.outputs
+
+    @property
+    def tokenizer(self) -> Tokenize | None:
+        """The step that makes tokens of text, if there is one."""
+        return next((step for step in self._pre if isinstance(step, Tokenize)), None)
 
     def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
         """Answer all rows of ``feed``, which fits ``inputs`` (``raw_inputs`` if ``raw``)."""

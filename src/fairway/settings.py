@@ -15,7 +15,8 @@ import msgspec
 from fairway.core.compute import ComputeSettings
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit, check_gate
-from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings
+from fairway.core.metrics import declare
+from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings, metric_name
 from fairway.monitoring.settings import MonitorSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
@@ -77,6 +78,11 @@ def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, tex
         settings = msgspec.convert(tables, Settings)
     except msgspec.ValidationError as error:
         raise InvalidConfig(_explain(str(error), where, text)) from None
+    for reference in settings.evaluate.metrics:
+        try:
+            declare(metric_name(reference))
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{where}{_line(text, 'evaluate', 'metrics')}: evaluate.metrics: {error}") from None
     for name, limit in settings.gate.items():
         try:
             check_gate({name: limit})
@@ -118,7 +124,9 @@ def _explain(message: str, where: str, text: str) -> str:
     if unknown is None:
         table, _, key = path.rpartition(".")
         line = _line(text, table, key)
-        return f"{where}{line}: {path or 'the file'}: {problem[0].lower()}{problem[1:]}"
+        choices = _choices(table, key) if problem.startswith("Invalid enum value") else ()
+        hint = f"; {_nearest(problem.split(chr(39))[1], choices)}" if choices else ""
+        return f"{where}{line}: {path or 'the file'}: {problem[0].lower()}{problem[1:]}{hint}"
     key = unknown[1]
     fields = _fields(path)
     key_path = f"{path}.{key}" if path else key
@@ -126,13 +134,18 @@ def _explain(message: str, where: str, text: str) -> str:
 
 
 def _fields(path: str) -> tuple[str, ...]:
-    """The keys that are valid in the table at ``path``, such as ``serve.models`` or ``checks[1].change``."""
+    """The keys that are valid in the table at ``path``."""
+    return tuple(_struct_at(path).__struct_fields__)
+
+
+def _struct_at(path: str) -> Any:
+    """The struct that reads the table at ``path``, such as ``serve.models`` or ``checks[1].change``."""
     kind: Any = Settings
     for part in filter(None, re.sub(r"\[.*?\]", "", path).split(".")):
         fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
         inner = _struct(fields[part]) if part in fields else None
         kind = inner or kind  # the name of an entry, as in a table of tables, leads to no other struct
-    return tuple(kind.__struct_fields__)
+    return kind
 
 
 def _struct(kind: Any) -> Any:
@@ -140,6 +153,13 @@ def _struct(kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return kind
     return next(filter(None, map(_struct, get_args(kind))), None)
+
+
+def _choices(path: str, key: str) -> tuple[str, ...]:
+    """The words that a key of the table at ``path`` takes, if it takes one of several."""
+    kind: Any = _struct_at(path)
+    field = next((each.type for each in msgspec.structs.fields(kind) if each.encode_name == key), None)
+    return tuple(map(str, get_args(field)))
 
 
 def _nearest(key: str, valid: tuple[str, ...]) -> str:

@@ -207,9 +207,9 @@ def test_a_machine_without_the_bundle_writes_it(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Model(models[0]) as model:
-        function, arguments = Asked(model, "probabilities").__reduce__()
+        function, arguments = Asked(model, ["probabilities"]).__reduce__()
         feed = {"x": np.random.default_rng(0).random((3, 64), np.float32)}
-        expected = Asked(model, "probabilities")([feed])[0]
+        expected = Asked(model, ["probabilities"])([feed])[0]["probabilities"]
     assert function is _sent
     for _ in range(2):  # the second finds it there
         there = _sent("/nowhere", *arguments[1:])

@@ -78,12 +78,15 @@ class PassRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which output answers the task, and how to read it.
 
-    ``kind``: ``probabilities`` or ``logits`` of shape ``[rows, classes]``; ``label`` or ``value`` of shape ``[rows]`` or
-    ``[rows, 1]``, being the predicted class itself or the predicted number.
+    ``kind``: ``probabilities`` or ``logits`` of shape ``[rows, classes]`` (of tokens ``[rows, tokens, tags]``, of pixels
+    ``[rows, classes, height, width]``); ``label`` or ``value`` of shape ``[rows]`` or ``[rows, 1]``, being the predicted class
+    itself or the predicted number; ``embedding``, a vector per row; ``token_log_probabilities`` of shape ``[rows, tokens]``,
+    of each token after those before it; ``text``; ``boxes`` of shape ``[rows, boxes, 4]``, with outputs ``scores`` and
+    ``labels`` beside them.
     """
 
     output: str
-    kind: Literal["probabilities", "logits", "label", "value"]
+    kind: Literal["probabilities", "logits", "label", "value", "embedding", "token_log_probabilities", "text", "boxes"]
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

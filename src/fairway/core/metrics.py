@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 
 import msgspec
 
@@ -29,17 +30,37 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 _CLASSIFICATION = ("classification",)
+_LABELED = ("classification", "multi-label")
+_MULTI_LABEL = ("multi-label",)
 _REGRESSION = ("regression",)
+_RANKING = ("ranking",)
+_TOKENS = ("token-classification",)
+_EMBEDDING = ("embedding",)
+_GENERATION = ("generation",)
+_SEGMENTATION = ("segmentation",)
+_DETECTION = ("detection",)
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy_score", "share of rows whose predicted class is the label", _CLASSIFICATION),
         Metric("balanced_accuracy_score", "mean over classes of the recall", _CLASSIFICATION),
-        Metric("f1_score", "mean over classes of the F1 score", _CLASSIFICATION),
-        Metric("precision_score", "mean over classes of the precision", _CLASSIFICATION),
-        Metric("recall_score", "mean over classes of the recall", _CLASSIFICATION),
+        Metric("f1_score", "mean over classes (or labels) of the F1 score", _LABELED),
+        Metric("f1_micro_score", "F1 score of all labels of all rows together", _MULTI_LABEL),
+        Metric("precision_score", "mean over classes (or labels) of the precision", _LABELED),
+        Metric("recall_score", "mean over classes (or labels) of the recall", _LABELED),
         Metric("roc_auc_score", "area under the ROC curve, one class against the rest", _CLASSIFICATION),
+        Metric(
+            "average_precision_score",
+            "mean over labels (or over queries) of the precision at each hit, ranked by score",
+            ("multi-label", "ranking"),
+        ),
+        Metric(
+            "exact_match_score",
+            "share of rows whose labels (or text, but for spaces around it) are exactly those wanted",
+            ("multi-label", "generation"),
+        ),
+        Metric("hamming_loss", "share of wrong labels, present or absent, among all", _MULTI_LABEL),
         Metric("log_loss", "mean negative log probability of the label, in nats", _CLASSIFICATION),
         Metric(
             "demographic_parity_difference",
@@ -57,6 +78,28 @@ METRICS: dict[str, Metric] = {
         Metric("mean_absolute_error", "mean of |prediction - label|", _REGRESSION),
         Metric("median_absolute_error", "median of |prediction - label|", _REGRESSION),
         Metric("root_mean_squared_error", "square root of the mean squared error", _REGRESSION),
+        Metric("ndcg_score", "mean over queries of the normalized discounted cumulative gain", _RANKING),
+        Metric("ndcg_at_10_score", "the same of the first 10 rows", _RANKING),
+        Metric("reciprocal_rank_score", "mean over queries of 1 / (place of the first relevant row)", _RANKING),
+        Metric("recall_at_10_score", "mean over queries of the share of relevant rows among the first 10", _RANKING),
+        Metric("entity_f1_score", "F1 score of all entities together, a hit having type and both ends right", _TOKENS),
+        Metric("entity_precision_score", "share of the found entities that are right", _TOKENS),
+        Metric("entity_recall_score", "share of the true entities that are found", _TOKENS),
+        Metric("token_accuracy_score", "share of words whose tag is right", _TOKENS),
+        Metric("spearman_correlation_score", "correlation of the ranks of likeness and label", _EMBEDDING),
+        Metric("pearson_correlation_score", "correlation of likeness (the cosine) and label", _EMBEDDING),
+        Metric(
+            "rouge_l_score", "mean over rows of ROUGE-L: the F1 score of the longest common subsequence", _GENERATION
+        ),
+        Metric("rouge_1_score", "mean over rows of ROUGE-1: the F1 score of the words", _GENERATION),
+        Metric("rouge_2_score", "mean over rows of ROUGE-2: the F1 score of the pairs of words", _GENERATION),
+        Metric("bleu_score", "BLEU of the corpus, from 0 to 100", _GENERATION),
+        Metric("perplexity", "e to the mean negative log probability of a token of the wanted text", _GENERATION),
+        Metric("mean_iou_score", "mean over classes of (intersection / union) of all pixels", _SEGMENTATION),
+        Metric("dice_score", "mean over classes of the Dice coefficient (F1 score) of all pixels", _SEGMENTATION),
+        Metric("pixel_accuracy_score", "share of pixels whose class is right", _SEGMENTATION),
+        Metric("mean_average_precision_score", "COCO's mean average precision at IoU 0.5 to 0.95", _DETECTION),
+        Metric("mean_average_precision_50_score", "the same at IoU 0.5", _DETECTION),
         Metric("check_failure_rate", "share of rows on which a declared check fails; its limit is the check's own"),
         Metric("latency_p50_ms", "median time from request to answer"),
         Metric("latency_p95_ms", "95th percentile of the time from request to answer"),
@@ -71,13 +114,46 @@ METRICS: dict[str, Metric] = {
 """Every metric that a gate may limit, by name."""
 
 
+OWN = re.compile(r"[a-z][a-z0-9_]*_(score|error|loss|cost|rate)")
+"""What a metric of one's own may be called: the end says the direction, only ``_score`` being better high."""
+
+_declared: set[str] = set()
+
+
+def declare(name: str) -> None:
+    """Make a metric of one's own known in this process, so that a gate may limit it.
+
+    Raises
+    ------
+    InvalidConfig
+        If its name does not say its direction, or is that of a built-in metric.
+    """
+    if name in METRICS:
+        raise InvalidConfig(f"{name!r} is a metric that Fairway has; give your own another name")
+    if not OWN.fullmatch(name):
+        raise InvalidConfig(
+            f"{name!r} does not say whether high is good: call it ..._score if it is, else ..._error, ..._loss, ..._cost or "
+            "..._rate, in small letters, digits and underscores"
+        )
+    _declared.add(name)
+
+
 def metric(name: str) -> Metric:
     """The metric called ``name``, or :class:`InvalidConfig` with the nearest valid name."""
-    if name in METRICS:
-        return METRICS[name]
-    near = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METRICS)}"
+    if name in METRICS or name in _declared:
+        return described(name)
+    known = (*METRICS, *sorted(_declared))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     raise InvalidConfig(f"no metric {name!r}; {hint}")
+
+
+def described(name: str) -> Metric:
+    """The same of a metric that was measured, perhaps one of somebody's own in another process."""
+    return METRICS.get(name) or Metric(name, "a metric of one's own", _QUALITY)
+
+
+_QUALITY = tuple(dict.fromkeys(task for known in METRICS.values() for task in known.tasks))
 
 
 _BELOW, _ABOVE = -math.inf, math.inf

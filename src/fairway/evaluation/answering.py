@@ -25,24 +25,32 @@ _PART_BYTES = 8 * 2**20
 """Input of one part, unless a single batch has more."""
 
 
-def answers(model: Model, feeds: Iterable[Tensors], output: str, mapper: Mapper) -> Iterator[Tensor]:
-    """What ``model`` gives as ``output`` for each of ``feeds``, in their order; few of them are held at a time.
+def answers(
+    model: Model, feeds: Iterable[Tensors], outputs: Sequence[str], mapper: Mapper
+) -> Iterator[dict[str, Tensor]]:
+    """What ``model`` gives as ``outputs`` for each of ``feeds``, in their order; few of them are held at a time.
 
     The batches stay as they are whatever the mapper, since an engine may round a row differently in a larger one.
     """
-    for part in mapper.map(Asked(model, output), _parts(feeds)):
+    for part in mapper.map(Asked(model, outputs), _parts(feeds)):
         yield from part
 
 
 class Asked:
     """A model as a function of batches. Where it is sent to another process, that opens the bundle for itself."""
 
-    def __init__(self, model: Model, output: str) -> None:
-        self._model, self._output = model, output
+    def __init__(self, model: Model, outputs: Sequence[str]) -> None:
+        self._model, self._outputs = model, tuple(outputs)
 
-    def __call__(self, feeds: Sequence[Tensors]) -> list[Tensor]:
+    def __call__(self, feeds: Sequence[Tensors]) -> list[dict[str, Tensor]]:
         """The answers to some batches."""
-        return [np.asarray(self._model.infer(feed)[self._output]) for feed in feeds]
+        return [self._answer(feed) for feed in feeds]
+
+    def _answer(self, feed: Tensors) -> dict[str, Tensor]:
+        given = self._model.infer(feed)
+        if missing := [name for name in self._outputs if name not in given]:
+            raise InvalidBundle(f"{self._model.manifest.name} has no output {missing[0]!r}; it has: {', '.join(given)}")
+        return {name: np.asarray(given[name]) for name in self._outputs}
 
     def __reduce__(self) -> tuple[Any, ...]:
         bundle = self._model.bundle
@@ -51,7 +59,7 @@ class Asked:
             for name, entry in bundle.manifest.files.items()
             if entry.size
         }
-        return _sent, (str(bundle.path), bundle.manifest.encode(), files, self._output)
+        return _sent, (str(bundle.path), bundle.manifest.encode(), files, self._outputs)
 
 
 def _parts(feeds: Iterable[Tensors]) -> Iterator[list[Tensors]]:
@@ -68,10 +76,10 @@ def _parts(feeds: Iterable[Tensors]) -> Iterator[list[Tensors]]:
         yield held
 
 
-def _sent(path: str, manifest: bytes, files: Mapping[str, NDArray[np.uint8]], output: str) -> Asked:
+def _sent(path: str, manifest: bytes, files: Mapping[str, NDArray[np.uint8]], outputs: Sequence[str]) -> Asked:
     """In another process: the bundle at the same path, if it is the same; else written to this machine's folder of them."""
     described = decode_manifest(manifest, path)
-    return Asked(Model(_same(Path(path), described.digest) or _written(manifest, files)), output)
+    return Asked(Model(_same(Path(path), described.digest) or _written(manifest, files)), outputs)
 
 
 def _same(path: Path, digest: str) -> Bundle | None:

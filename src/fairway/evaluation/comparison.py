@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fairway.core.mapping import THREADS, Mapper
-from fairway.core.metrics import Measurement, metric
+from fairway.core.metrics import Measurement, described
 from fairway.evaluation.difference import Difference, differences
 from fairway.evaluation.settings import EvaluationSettings
 
@@ -164,7 +164,7 @@ def _judged(each: Difference, adjusted: float | None, tested: int, settings: Eva
     if each.p_value is None or adjusted is None:
         return Comparison(found.metric, Answer.CANNOT_TELL, found.slice, n=found.n)
     alpha = 1 - settings.confidence
-    gain = found.value if metric(found.metric).higher_is_better else -found.value
+    gain = found.value if described(found.metric).higher_is_better else -found.value
     answer = Answer.CANNOT_TELL
     if adjusted <= alpha and gain:
         answer = Answer.BETTER if gain > 0 else Answer.WORSE

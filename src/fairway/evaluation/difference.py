@@ -10,7 +10,9 @@ import numpy as np
 
 from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
+from fairway.evaluation import certainty
 from fairway.evaluation import measure as own
+from fairway.evaluation.certainty import Found
 from fairway.evaluation.influence import LINEAR, influence, spread, terms
 from fairway.evaluation.intervals import (
     MATCHED,
@@ -21,8 +23,9 @@ from fairway.evaluation.intervals import (
     skewed_p_value,
 )
 from fairway.evaluation.metrics import values
-from fairway.evaluation.predictions import Classified, Floats, Scored
+from fairway.evaluation.predictions import Floats, Mask, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
+from fairway.evaluation.tallied import Tallied
 
 DELONG = "DeLong"
 _FEW_DISCORDANT = 25
@@ -67,12 +70,14 @@ def differences(
     """Measure and test candidate minus champion on the same rows. ``mapper`` draws."""
     usable, unusable = own.sort_out(names, [rows, champion], settings, part, versus)
     found = {name: Difference(each, None, 0.0, "") for name, each in unusable.items()}
-    drawn = [name for name in usable if name not in LINEAR]
+    drawn = [name for name in usable if name not in LINEAR and not isinstance(rows, Tallied)]
     ours, theirs = own.draw([rows, champion], drawn, settings, mapper)
     for name, mine, other in zip(usable, values(usable, rows), values(usable, champion), strict=True):
         estimate = mine - other
-        if name == "accuracy_score" and rows.groups is None:
-            made = _matched(cast(Classified, rows), cast(Classified, champion), settings)
+        if isinstance(rows, Tallied):
+            made = _tallied(name, rows, cast(Tallied, champion), settings)
+        elif name == "accuracy_score" and rows.groups is None:
+            made = _matched(rows.right(), champion.right(), settings)
         elif name in LINEAR:
             made = _linear(name, estimate, rows, champion, settings)
         else:
@@ -84,7 +89,7 @@ def differences(
             low,
             high,
             confidence=settings.confidence,
-            n=len(rows),
+            n=own.count(rows),
             slice=part,
             versus=versus,
             method=made.method if made.ends else own.too_little(rows, "difference"),
@@ -120,25 +125,22 @@ def mcnemar(gained: int, lost: int) -> tuple[float, str]:
     return max(0.0, min(1.0, exact - float(binom.pmf(gained, pairs, 0.5)))), "McNemar, mid-p"
 
 
-class _Made(NamedTuple):
-    ends: tuple[float, float] | None
-    method: str
-    p_value: float
-    error: float
-    test: str
+def _tallied(name: str, rows: Tallied, champion: Tallied, settings: EvaluationSettings) -> Found:
+    if certainty.is_share(rows.forms[name]) and rows.groups is None:
+        return _matched(certainty.hits(name, rows), certainty.hits(name, champion), settings)
+    return certainty.difference(name, rows, champion, settings)
 
 
-def _matched(rows: Classified, champion: Classified, settings: EvaluationSettings) -> _Made:
-    ours, theirs = rows.predicted == rows.truth, champion.predicted == champion.truth
+def _matched(ours: Mask, theirs: Mask, settings: EvaluationSettings) -> Found:
     gained, lost = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))
     p_value, test = mcnemar(gained, lost)
-    n = len(rows)
+    n = len(ours)
     b, c = gained + 0.5, lost + 0.5
     error = math.sqrt(b + c - (b - c) ** 2 / (n + 2)) / (n + 2)
-    return _Made(matched_interval(gained, lost, n, settings.confidence), MATCHED, p_value, error, test)
+    return Found(matched_interval(gained, lost, n, settings.confidence), MATCHED, p_value, error, test)
 
 
-def _linear(name: str, estimate: float, rows: Scored, champion: Scored, settings: EvaluationSettings) -> _Made:
+def _linear(name: str, estimate: float, rows: Scored, champion: Scored, settings: EvaluationSettings) -> Found:
     slopes = influence(name, rows) - influence(name, champion)
     over = spread(slopes, rows.groups, own.strata(rows, settings), floor=_unseen(name, rows, champion))
     # Of equal models the difference is symmetric: to follow the skewness of a sample would raise false alarms.
@@ -149,7 +151,7 @@ def _linear(name: str, estimate: float, rows: Scored, champion: Scored, settings
     doubt = own.few_groups(rows)
     if name not in ("roc_auc_score", "accuracy_score"):
         doubt = doubt or own.dominated(name, [rows, champion])
-    return _Made(ends, method + doubt, skewed_p_value(estimate, over), over.error, test)
+    return Found(ends, method + doubt, skewed_p_value(estimate, over), over.error, test)
 
 
 def _unseen(name: str, rows: Scored, champion: Scored) -> float:
@@ -160,14 +162,14 @@ def _unseen(name: str, rows: Scored, champion: Scored) -> float:
     if name == "root_mean_squared_error":
         return math.sqrt(typical) / 2
     if name == "r2_score":
-        variance = float(rows.truth.var())
+        variance = float(cast(Regressed, rows).truth.var())
         return typical / variance if variance else 0.0
     return typical
 
 
-def _drawn(moved: Floats, rows: Scored, settings: EvaluationSettings) -> _Made:
+def _drawn(moved: Floats, rows: Scored, settings: EvaluationSettings) -> Found:
     expand = own.expansion(rows)
     ends = draws_interval(moved, settings.confidence, rows=expand)
     p_value = draws_p_value(moved, rows=expand)
     method = f"paired {own.bootstrap_method(rows, settings)}"
-    return _Made(ends, method, p_value, float(moved.std()), "paired bootstrap")
+    return Found(ends, method, p_value, float(moved.std()), "paired bootstrap")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,11 +22,13 @@ from fairway.evaluation.environment import describe_environment
 from fairway.evaluation.fit import check_fit
 from fairway.evaluation.groups import check_sampling, group_numbers, grouped
 from fairway.evaluation.measure import measure
-from fairway.evaluation.metrics import MAIN, check_metrics, quality_metrics
-from fairway.evaluation.predictions import Classified, Progress, Regressed, Scored, check_scorable
+from fairway.evaluation.metrics import check_metrics, main_metric, measured_names, quality_metrics
+from fairway.evaluation.own import load_metrics, own_rows
+from fairway.evaluation.predictions import Classified, Progress, Regressed, Scored
 from fairway.evaluation.report import ChampionReport, Report, SliceReport
 from fairway.evaluation.scoring import score_models
 from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings
+from fairway.evaluation.tasks.registry import check_scorable
 
 if TYPE_CHECKING:
     from fairway.model import Model
@@ -47,6 +50,7 @@ def evaluate(
     reference: Table | None = None,
     analyses: Sequence[str] = (),
     checks: Sequence[CheckSettings] = (),
+    root: Path | None = None,
     progress: Progress | None = None,
     mapper: Mapper = THREADS,
 ) -> Report:
@@ -73,6 +77,8 @@ def evaluate(
         Which of :data:`~fairway.evaluation.settings.ANALYSES` to run.
     checks : sequence of CheckSettings
         Judged together with the gate, whatever ``analyses`` says.
+    root : Path, optional
+        Where ``settings.metrics`` are imported from; by default the working directory.
     progress : callable of (what, done, total), optional
     mapper : Mapper
         Where models are run and intervals drawn; by default on threads. The report is the same, bit for bit.
@@ -88,35 +94,52 @@ def evaluate(
         If the model's answers cannot be scored.
     """
     gate, settings = dict(gate or {}), settings or EvaluationSettings()
-    _check(model, champion, gate, slices)
+    own = load_metrics(settings.metrics, root or Path())
+    _check(model, champion, gate, slices, settings)
     check_sampling(settings, model.manifest.task)
     _check_fairness(gate, settings)
     task = model.manifest.task
     models = [model] if champion is None else [model, champion]
-    check_fit(models, table, label=label, slices=slices, group=settings.group)
+    check_fit(models, table, label=label, slices=slices, settings=settings)
     masks = [table.mask(each.where) for each in slices]
     groups = group_numbers(table, settings.group) if settings.group else None
-    scored = score_models(models, table, label=label, batch_size=settings.batch_size, progress=progress, mapper=mapper)
+    scored = score_models(models, table, label=label, settings=settings, progress=progress, mapper=mapper)
     rows, *others = (grouped(each, groups) for each in scored)
     other = others[0] if others else None
-    parts = [(each.name, rows.select(mask)) for each, mask in zip(slices, masks, strict=True)]
-    measured = _measure(rows, parts, gate, settings, progress, mapper)
+    views = [_View(rows, other, measured_names(rows, task, gate), _slice_metrics(rows, task, gate))]
+    if own:
+        theirs = None if other is None else own_rows(other, own)
+        limited = [each.name for each in own if _in_slices(gate, each.name)]
+        views.append(_View(own_rows(rows, own), theirs, tuple(each.name for each in own), tuple(limited)))
+    named = [(each.name, mask) for each, mask in zip(slices, masks, strict=True)]
+    cut = [[(name, view.rows.select(mask)) for name, mask in named] for view in views]
+    measured = [found for view in views for found in measure(view.rows, view.names, settings, mapper=mapper)]
+    for place, (name, _) in enumerate(named):
+        for view, parts in zip(views, cut, strict=True):
+            measured += measure(parts[place][1], view.in_slices, settings, part=name, mapper=mapper)
+        if progress is not None:
+            progress("measuring slices", place + 1, len(named))
     champion_report, comparisons = None, tuple[Comparison, ...]()
-    if champion is not None and other is not None:
-        both = [(name, inside, other.select(mask)) for (name, inside), mask in zip(parts, masks, strict=True)]
-        changes, comparisons = compare(
-            rows,
-            other,
-            quality_metrics(task),
-            settings,
-            versus=champion_name,
-            slices=both,
-            slice_names=_slice_metrics(task, gate),
-            mapper=mapper,
-        )
-        measured += changes
-        theirs = (*measure(other, quality_metrics(task), settings, mapper=mapper), *champion_extra)
-        champion_report = ChampionReport(champion_name, champion.manifest.digest, theirs)
+    if champion is not None:
+        theirs_measured: list[Measurement] = []
+        for view, parts in zip(views, cut, strict=True):
+            assert view.other is not None
+            changes, answers = compare(
+                view.rows,
+                view.other,
+                view.names,
+                settings,
+                versus=champion_name,
+                slices=[
+                    (name, part, view.other.select(mask)) for (name, mask), (_, part) in zip(named, parts, strict=True)
+                ],
+                slice_names=view.in_slices,
+                mapper=mapper,
+            )
+            measured += changes
+            comparisons += answers
+            theirs_measured += measure(view.other, view.names, settings, mapper=mapper)
+        champion_report = ChampionReport(champion_name, champion.manifest.digest, (*theirs_measured, *champion_extra))
     measurements = (*measured, *measure_fairness(rows, table, settings), *extra)
     subject = Subject(model, table, label, rows, slices, settings, reference, progress, gate, measurements, checks)
     names = dict.fromkeys([*analyses, *(["checks"] if checks else [])])
@@ -147,10 +170,12 @@ def evaluate(
     )
 
 
-def _check(model: Model, champion: Model | None, gate: Gate, slices: Sequence[SliceSettings]) -> None:
+def _check(
+    model: Model, champion: Model | None, gate: Gate, slices: Sequence[SliceSettings], settings: EvaluationSettings
+) -> None:
     check_gate(gate)
     check_scorable(model)
-    check_metrics(gate, model.manifest.task)
+    check_metrics(gate, model.manifest.task, settings.metrics)
     if champion is not None:
         check_scorable(champion)
         if champion.manifest.task != model.manifest.task:
@@ -171,33 +196,27 @@ def _check_fairness(gate: Gate, settings: EvaluationSettings) -> None:
         )
 
 
-def _measure(
-    rows: Scored,
-    parts: Sequence[tuple[str, Scored]],
-    gate: Gate,
-    settings: EvaluationSettings,
-    progress: Progress | None,
-    mapper: Mapper,
-) -> list[Measurement]:
-    """Every quality metric over all rows; in slices, those that the gate limits there and the main one."""
-    task = "classification" if isinstance(rows, Classified) else "regression"
-    names = quality_metrics(task)
-    measured = measure(rows, names, settings, mapper=mapper)
-    wanted = _slice_metrics(task, gate)
-    for done, (name, inside) in enumerate(parts, 1):
-        measured += measure(inside, wanted, settings, part=name, mapper=mapper)
-        if progress is not None:
-            progress("measuring slices", done, len(parts))
-    return measured
+class _View(NamedTuple):
+    """Rows of both models, and which metrics are measured on them: the built-in ones, or those of one's own."""
+
+    rows: Scored
+    other: Scored | None
+    names: tuple[str, ...]
+    in_slices: tuple[str, ...]
 
 
-def _slice_metrics(task: str, gate: Gate) -> tuple[str, ...]:
-    limited = [n for n, limit in gate.items() if (limit.slice_min, limit.slice_max) != (None, None)]
-    return tuple(dict.fromkeys([MAIN[task], *(name for name in quality_metrics(task) if name in limited)]))
+def _slice_metrics(rows: Scored, task: str, gate: Gate) -> tuple[str, ...]:
+    """Those that the gate limits in slices, and the main one."""
+    limited = [name for name in quality_metrics(task) if _in_slices(gate, name)]
+    return tuple(dict.fromkeys([main_metric(rows, task), *limited]))
+
+
+def _in_slices(gate: Gate, name: str) -> bool:
+    return name in gate and (gate[name].slice_min, gate[name].slice_max) != (None, None)
 
 
 def _label_counts(rows: Scored) -> dict[str, int]:
-    if isinstance(rows, Regressed):
+    if not isinstance(rows, Classified):
         return {}
     counts = np.bincount(rows.truth, minlength=len(rows.labels))
     return dict(zip(rows.labels, counts.tolist(), strict=True))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from fairway.core.errors import FairwayError, InvalidConfig, InvalidData
 from fairway.evaluation.groups import group_numbers
-from fairway.evaluation.labels import class_indices, label_column, true_values
-from fairway.evaluation.settings import SliceSettings
+from fairway.evaluation.settings import EvaluationSettings, SliceSettings
+from fairway.evaluation.tasks.base import Data
+from fairway.evaluation.tasks.registry import find_task
 from fairway.sources.mapping import listed
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def check_fit(
-    models: Sequence[Model], table: Table, *, label: str, slices: Sequence[SliceSettings] = (), group: str = ""
+    models: Sequence[Model],
+    table: Table,
+    *,
+    label: str,
+    slices: Sequence[SliceSettings] = (),
+    settings: EvaluationSettings | None = None,
 ) -> None:
     """Go through ``table`` once, before any inference.
 
@@ -28,10 +34,16 @@ def check_fit(
         Listing all that does not fit: absent columns, text for numbers, missing values where a model takes none, labels that
         are missing or that the first model does not know, a group column that is absent or has holes, wrong slices.
     InvalidConfig
-        If slices alone are wrong.
+        If slices alone are wrong, or the task needs a setting that is not there.
     """
+    settings = settings or EvaluationSettings()
+    data, group = Data(table, label, settings), settings.group
     problems = _model_problems(models, table, label)
-    problems += _told(lambda: _check_label(models[0], table, label))
+    task = find_task(models[0].manifest.task)
+    try:
+        task.check(models[0], data)
+    except InvalidData as error:
+        problems.append(str(error))
     if group:
         problems += _told(lambda: group_numbers(table, group))
     wrong = [line for each in slices for line in _told(partial(table.mask, each.where), f"slice {each.name!r}: ")]
@@ -47,14 +59,6 @@ def _model_problems(models: Sequence[Model], table: Table, label: str) -> list[s
     for takes in dict.fromkeys(model.inputs for model in models):
         lines += table.problems(takes, label=label)
     return list(dict.fromkeys(lines))
-
-
-def _check_label(model: Model, table: Table, label: str) -> None:
-    column, where = label_column(table, label), f"label {label!r} in {table.origin}"
-    if model.manifest.task == "regression":
-        true_values(column, where)
-    elif model.manifest.task == "classification" and model.manifest.labels:
-        class_indices(column, model.manifest.labels, where)
 
 
 def _told(check: Callable[[], object], before: str = "") -> list[str]:

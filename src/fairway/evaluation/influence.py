@@ -76,7 +76,7 @@ def terms(name: str, rows: Scored) -> Floats:
     """What a metric is the mean of (``r2_score`` and RMSE: of squared errors), one value of 0 or more per row."""
     if isinstance(rows, Classified):
         return class_losses(rows) if name == "log_loss" else (rows.truth == rows.predicted).astype(np.float64)
-    errors = np.abs(rows.predicted - rows.truth)
+    errors = np.abs(cast(Regressed, rows).predicted - cast(Regressed, rows).truth)
     return errors if name == "mean_absolute_error" else errors**2
 
 

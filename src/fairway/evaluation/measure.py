@@ -10,7 +10,7 @@ import numpy as np
 
 from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
-from fairway.evaluation import resampling
+from fairway.evaluation import certainty, resampling
 from fairway.evaluation.influence import effective_units, influence, spread, terms
 from fairway.evaluation.intervals import (
     CLUSTERED,
@@ -24,6 +24,7 @@ from fairway.evaluation.intervals import (
 from fairway.evaluation.metrics import cannot, missing_for, values
 from fairway.evaluation.predictions import Classes, Classified, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
+from fairway.evaluation.tallied import Tallied
 
 _RANGES = {"log_loss": (0.0, math.inf), "r2_score": (-math.inf, 1.0), "roc_auc_score": (0.0, 1.0)}
 _MEANS = ("log_loss", "mean_absolute_error", "root_mean_squared_error", "r2_score")
@@ -37,13 +38,17 @@ def measure(
 ) -> list[Measurement]:
     """Measure a model on ``rows``, which are those of the slice ``part`` (empty: all). ``mapper`` draws."""
     usable, found = sort_out(names, [rows], settings, part, "")
-    drawn = [name for name in usable if name not in (*_MEANS, "accuracy_score", "roc_auc_score")]
+    drawn = [
+        name
+        for name in usable
+        if name not in (*_MEANS, "accuracy_score", "roc_auc_score") and not isinstance(rows, Tallied)
+    ]
     draws = draw([rows], drawn, settings, mapper)[0]
     for name, estimate in zip(usable, values(usable, rows), strict=True):
         low, high, method = _own_interval(name, rows, estimate, draws, settings, mapper)
         low, high = min(low, estimate), max(high, estimate)  # pseudo-rows may move percentiles past a flawless estimate
         found[name] = Measurement(
-            name, estimate, low, high, confidence=settings.confidence, n=len(rows), slice=part, method=method
+            name, estimate, low, high, confidence=settings.confidence, n=count(rows), slice=part, method=method
         )
     return [found[name] for name in names]
 
@@ -53,7 +58,7 @@ def sort_out(
 ) -> tuple[list[str], dict[str, Measurement]]:
     """The metrics that can be computed, and measurements that say why not of the others."""
     found: dict[str, Measurement] = {}
-    fields = {"n": len(models[0]), "slice": part, "versus": versus, "confidence": settings.confidence}
+    fields = {"n": count(models[0]), "slice": part, "versus": versus, "confidence": settings.confidence}
     for name in names:
         if fault := next(filter(None, (cannot(name, rows) for rows in models)), ""):
             found[name] = Measurement.failed(name, fault, **fields)
@@ -97,9 +102,14 @@ def expansion(rows: Scored) -> int:
     return int(1 / np.mean(1 / counts[counts > 0]))
 
 
+def count(rows: Scored) -> int:
+    """What was measured: rows, or what else is one observation of the task, such as a query."""
+    return rows.units if isinstance(rows, Tallied) else len(rows)
+
+
 def units(rows: Scored) -> int:
     """Independent units: groups, or rows."""
-    return len(rows) if rows.groups is None else int(rows.groups.max(initial=-1)) + 1
+    return count(rows) if rows.groups is None else int(rows.groups.max(initial=-1)) + 1
 
 
 def bootstrap_method(rows: Scored, settings: EvaluationSettings) -> str:
@@ -123,13 +133,15 @@ def dominated(name: str, models: Sequence[Scored]) -> str:
 
 def too_little(rows: Scored, what: str) -> str:
     """Why there is no interval."""
-    counted = f"{len(rows):,} rows" if rows.groups is None else f"{units(rows):,} groups"
+    counted = f"{count(rows):,} rows" if rows.groups is None else f"{units(rows):,} groups"
     return f"no interval: {counted} do not show how much the {what} varies"
 
 
 def _own_interval(
     name: str, rows: Scored, estimate: float, draws: resampling.Draws, settings: EvaluationSettings, mapper: Mapper
 ) -> tuple[float, float, str]:
+    if isinstance(rows, Tallied):
+        return _tallied_interval(name, rows, settings)
     method = bootstrap_method(rows, settings)
     if name == "accuracy_score":
         ends, method = _accuracy_interval(cast(Classified, rows), estimate, settings)
@@ -143,6 +155,15 @@ def _own_interval(
         default = (0.0, 1.0) if isinstance(rows, Classified) else (0.0, math.inf)
         return *_RANGES.get(name, default), too_little(rows, "value")
     return *ends, method
+
+
+def _tallied_interval(name: str, rows: Tallied, settings: EvaluationSettings) -> tuple[float, float, str]:
+    form = rows.forms[name]
+    if certainty.is_share(form) and rows.groups is None:
+        hits = certainty.hits(name, rows)
+        return *proportion_interval(int(hits.sum()), len(hits), settings.confidence), EXACT
+    found = certainty.interval(name, rows, settings)
+    return (*found.ends, found.method) if found.ends is not None else (form.low, form.high, too_little(rows, "value"))
 
 
 def _accuracy_interval(

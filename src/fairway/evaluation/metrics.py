@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +15,19 @@ from fairway.core.mapping import IN_ORDER, THREADS
 from fairway.core.metrics import METRICS, metric
 from fairway.evaluation.predictions import Classified, Regressed, Scored
 from fairway.evaluation.roc import areas, ranked_classes
+from fairway.evaluation.tallied import Tallied
+from fairway.evaluation.tasks.registry import TASKS
 from fairway.evaluation.weighted import cells
 
 _MACRO = {"average": "macro", "zero_division": 0}
 _WORTH_THREADS = 20_000
 """Rows."""
-MAIN = {"classification": "accuracy_score", "regression": "mean_absolute_error"}
-"""The metric that is measured in every slice."""
+
+
+def main_metric(rows: Scored, task: str) -> str:
+    """The metric that is measured in every slice: the task's first that these rows have."""
+    names = TASKS[task].main
+    return next((name for name in names if not isinstance(rows, Tallied) or name in rows.forms), names[0])
 
 
 def quality_metrics(task: str) -> tuple[str, ...]:
@@ -28,9 +35,23 @@ def quality_metrics(task: str) -> tuple[str, ...]:
     return tuple(name for name, known in METRICS.items() if task in known.tasks and not known.by_group)
 
 
-def check_metrics(gate: Gate, task: str) -> None:
-    """Raise :class:`InvalidConfig` if the gate limits a metric that this task does not have."""
+def measured_names(rows: Scored, task: str, gate: Gate) -> tuple[str, ...]:
+    """The task's metrics that these rows have; one that the gate limits is there in any case, to say why it cannot be."""
+    names = quality_metrics(task)
+    return tuple(name for name in names if not isinstance(rows, Tallied) or name in rows.forms or name in gate)
+
+
+def check_metrics(gate: Gate, task: str, own: Sequence[str] = ()) -> None:
+    """Raise :class:`InvalidConfig` if the gate limits a metric that this task does not have.
+
+    ``own`` are those of ``[evaluate] metrics``.
+    """
+    mine = {reference.rpartition(":")[2] for reference in own}
     for name in gate:
+        if name not in METRICS and name not in mine:
+            raise InvalidConfig(
+                f"gate.{name}: nothing measures it; name its function in metrics = [...] under [evaluate]"
+            )
         tasks = metric(name).tasks
         if name == "check_failure_rate":
             raise InvalidConfig("gate.check_failure_rate: set max_failure_rate in [[checks]], for each check its own")
@@ -44,6 +65,8 @@ def missing_for(name: str, rows: Scored) -> str:
     """Why these rows do not define a metric for want of data; empty if they do."""
     if len(rows) == 0:
         return "no rows"
+    if isinstance(rows, Tallied):
+        return rows.forms[name].undefined if math.isnan(value(name, rows)) else ""
     if name == "r2_score" and len(rows) < 2:
         return "one row has no variance to explain"
     if name == "roc_auc_score" and isinstance(rows, Classified) and not ranked_classes(rows.truth, len(rows.labels)):
@@ -53,6 +76,8 @@ def missing_for(name: str, rows: Scored) -> str:
 
 def cannot(name: str, rows: Scored) -> str:
     """Why this model can never be given a metric; empty if it can."""
+    if isinstance(rows, Tallied) and name not in rows.forms:
+        return rows.cannot.get(name, f"{name} does not follow from what the model answers")
     if name in ("roc_auc_score", "log_loss") and isinstance(rows, Classified) and rows.probabilities is None:
         return f"{name} needs probabilities, and the model answers labels only"
     return ""
@@ -61,12 +86,17 @@ def cannot(name: str, rows: Scored) -> str:
 def value(name: str, rows: Scored) -> float:
     """The metric over all rows, provided that :func:`missing_for` and :func:`cannot` are empty. Computed once."""
     if name not in rows.memo:
-        sklearn = require("sklearn.metrics", extra="evaluate")
-        if isinstance(rows, Classified):
-            rows.memo[name] = float(_CLASSIFICATION[name](sklearn, rows))
-        else:
-            rows.memo[name] = float(_REGRESSION[name](sklearn, rows))
+        rows.memo[name] = float(_value(name, rows))
     return float(rows.memo[name])
+
+
+def _value(name: str, rows: Scored) -> float:
+    if isinstance(rows, Tallied):
+        return rows.forms[name].value(rows)
+    sklearn = require("sklearn.metrics", extra="evaluate")
+    if isinstance(rows, Classified):
+        return _CLASSIFICATION[name](sklearn, rows)
+    return _REGRESSION[name](sklearn, rows)
 
 
 def values(names: Sequence[str], rows: Scored) -> list[float]:

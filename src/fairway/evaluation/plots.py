@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairway.core.gate import Finding, Outcome
-from fairway.core.metrics import Measurement, metric
+from fairway.core.metrics import Measurement, described
 from fairway.evaluation.diagnostics import CalibrationBin, Confusion, Residuals
 from fairway.evaluation.pages import ACCENT, BAD, GOOD, INK, LINE, MUTED, SURFACE, WARN, styled_axes, themed_svg
 from fairway.evaluation.words import bound, number
@@ -178,7 +178,7 @@ def _limit_row(axes: Any, finding: Finding) -> None:
     assert found is not None
     threshold = -finding.limit if finding.bound == "max_drop" else finding.limit
     ends = [end for end in (found.low, found.high, found.value, threshold) if np.isfinite(end)]
-    if not metric(finding.metric).tasks and finding.bound not in _CHANGES:
+    if not described(finding.metric).tasks and finding.bound not in _CHANGES:
         ends.append(0.0)  # a cost is read as a length
     low, high = min(ends), max(ends)
     pad = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
@@ -205,7 +205,7 @@ def _limit_row(axes: Any, finding: Finding) -> None:
 def _slice_color(found: Measurement, limit: Finding | None) -> str:
     if limit is None:
         return ACCENT
-    if metric(found.metric).higher_is_better:
+    if described(found.metric).higher_is_better:
         return GOOD if found.low >= limit.limit else BAD if found.high < limit.limit else WARN
     return GOOD if found.high <= limit.limit else BAD if found.low > limit.limit else WARN
 

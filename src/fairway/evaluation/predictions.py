@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.core.errors import InferenceFailed, InvalidBundle, InvalidConfig
+from fairway.core.errors import InferenceFailed, InvalidBundle
 from fairway.core.tensors import Tensor
 from fairway.evaluation.labels import class_indices
-
-if TYPE_CHECKING:
-    from fairway.model import Model
+from fairway.evaluation.tallied import Tallied
 
 Floats: TypeAlias = NDArray[np.float64]
 Classes: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
 Progress: TypeAlias = Callable[[str, int, int], None]
-
-TASKS = ("classification", "regression")
-_KINDS = {
-    "probabilities": "classification",
-    "logits": "classification",
-    "label": "classification",
-    "value": "regression",
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,28 @@ class Classified:
             groups=_selected(self.groups, mask),
         )
 
+    def badness(self) -> Floats:
+        """How wrong each row is, of shape (rows,), never below 0, higher is worse.
+
+        The negative log probability of the label, in nats, where there are probabilities; else 1 for a wrong class, 0 for the
+        right one. Every kind of :data:`Scored` rows has this method; only the unit differs.
+        """
+        if self.probabilities is None:
+            wrong: Floats = (self.truth != self.predicted).astype(np.float64)
+            return wrong
+        chosen = self.probabilities[np.arange(len(self)), self.truth]
+        losses: Floats = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))  # clipped as scikit-learn clips it
+        return losses
+
+    def right(self) -> Mask:
+        """The rows with nothing wrong."""
+        same: Mask = self.truth == self.predicted
+        return same
+
+    def said(self, row: int) -> tuple[str, str]:
+        """The truth and the answer of one row, to show."""
+        return self.labels[self.truth[row]], self.labels[self.predicted[row]]
+
 
 @dataclass(frozen=True)
 class Regressed:
@@ -84,25 +96,22 @@ class Regressed:
         """The rows of a mask."""
         return Regressed(self.truth[mask], self.predicted[mask], _selected(self.groups, mask))
 
+    def badness(self) -> Floats:
+        """How wrong each row is: the absolute error, of shape (rows,), in the label's unit."""
+        away: Floats = np.abs(self.predicted - self.truth)
+        return away
 
-Scored: TypeAlias = Classified | Regressed
+    def right(self) -> Mask:
+        """The rows with nothing wrong."""
+        same: Mask = self.predicted == self.truth
+        return same
+
+    def said(self, row: int) -> tuple[str, str]:
+        """The truth and the answer of one row, to show."""
+        return f"{self.truth[row]:.6g}", f"{self.predicted[row]:.6g}"
 
 
-def check_scorable(model: Model) -> None:
-    """Raise unless the model's manifest says how its answers are to be scored."""
-    manifest = model.manifest
-    if manifest.task not in TASKS:
-        raise InvalidConfig(
-            f"{manifest.name} is a {manifest.task!r} model; evaluation scores {' and '.join(TASKS)}: set [model] task"
-        )
-    if manifest.prediction is None:
-        raise InvalidBundle(
-            f"{manifest.name} does not say which output answers its task; convert it again with a label, or declare it"
-        )
-    if _KINDS[manifest.prediction.kind] != manifest.task:
-        raise InvalidBundle(
-            f"{manifest.name} is a {manifest.task} model, but its prediction is declared as {manifest.prediction.kind!r}"
-        )
+Scored: TypeAlias = Classified | Regressed | Tallied
 
 
 def read_classes(kind: str, raw: Tensor, truth: Classes, own: Sequence[str], labels: tuple[str, ...]) -> Classified:

@@ -9,9 +9,9 @@ from fairway.core.gate import Outcome
 from fairway.core.metrics import Measurement
 from fairway.evaluation import plots, words
 from fairway.evaluation.diagnostics import calibration_error
-from fairway.evaluation.metrics import MAIN
 from fairway.evaluation.pages import render_page
 from fairway.evaluation.report import Report
+from fairway.evaluation.tasks.registry import TASKS
 from fairway.evaluation.views import shown
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _row(report: Report, found: Measurement) -> dict[str, Any]:
 def _slice_plots(report: Report) -> list[Markup]:
     limited = [f.metric for f in report.verdict.findings if f.bound in ("slice_min", "slice_max")]
     drawn: list[Markup] = []
-    for name in dict.fromkeys([*limited, MAIN[report.task]]):
+    for name in dict.fromkeys([*limited, *TASKS[report.task].main]):
         slices = [m for m in report.measurements if m.metric == name and m.slice and not m.versus and not m.error]
         limit = next((f for f in report.verdict.findings if f.metric == name and f.bound.startswith("slice_")), None)
         if slices:

@@ -127,9 +127,7 @@ def draw_medians(models: Sequence[Regressed], resamples: int, seed: int, mapper:
 def class_losses(rows: Classified) -> Floats:
     """Negative log probability of each row's label, in nats, clipped as scikit-learn clips it."""
     assert rows.probabilities is not None
-    chosen = rows.probabilities[np.arange(len(rows)), rows.truth]
-    losses: Floats = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
-    return losses
+    return rows.badness()
 
 
 def _exact_areas(

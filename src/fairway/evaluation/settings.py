@@ -14,6 +14,17 @@ ANALYSES = (
 """Every analysis, in the order of the report; each is a module of ``fairway.evaluation.analyses``."""
 
 
+def metric_name(reference: str) -> str:
+    """What the metric is called that ``[evaluate] metrics`` names: the function, or the entry point.
+
+    Examples
+    --------
+    >>> metric_name("my_metrics:cost_score"), metric_name("cost_score")
+    ('cost_score', 'cost_score')
+    """
+    return reference.rpartition(":")[2]
+
+
 class SliceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the rows that is measured on its own.
 
@@ -141,6 +152,16 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     robustness_rows : int
         Rows that inputs are perturbed on, drawn at random: the model answers each about 30 times for numbers or images, 25
         for texts. 0 leaves it out.
+    query : str
+        Ranking: the column that tells which rows are of one query.
+    pair : str
+        Embeddings: the column of the other side of each row's pair; the one side is the column of the model's own input.
+    max_tokens : int
+        Generation: how many tokens the model may write for a row, each from the whole text again; 0 writes nothing, so that
+        only perplexity is measured.
+    metrics : tuple of str
+        Metrics of your own: ``module:function``, imported from the folder of ``fairway.toml``, or the name of an entry point of
+        the group ``fairway.metrics``.
     analyses : tuple of str
         What ``fairway evaluate`` looks for beyond metrics; by default, all that applies.
     positive : str
@@ -161,6 +182,10 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     stratified: bool = False
     power: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.8
     robustness_rows: Annotated[int, msgspec.Meta(ge=0)] = 500
+    query: str = ""
+    pair: str = ""
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 32
+    metrics: tuple[str, ...] = ()
     analyses: tuple[str, ...] = ANALYSES
     positive: str = ""
     costs: CostSettings | None = None

@@ -56,9 +56,7 @@ def calibrate(project: Project, bundle: Bundle, data: Path | str, progress: Prog
     progress.step(f"fitting a temperature on {table.rows:,} rows")
     with Model(bundle) as model:
         check_scorable(model)
-        [rows] = score_models(
-            [model], table, label=project.data.label, batch_size=settings.batch_size, progress=progress
-        )
+        [rows] = score_models([model], table, label=project.data.label, settings=settings, progress=progress)
     assert isinstance(rows, Classified)
     if settings.group:
         rows = replace(rows, groups=group_numbers(table, settings.group))

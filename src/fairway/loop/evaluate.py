@@ -109,6 +109,7 @@ def score(
             reference=project.table("reference") if settings.evaluate.analyses and project.data.reference else None,
             analyses=settings.evaluate.analyses,
             checks=settings.checks,
+            root=project.root,
             progress=progress,
             mapper=mapper,
         )
@@ -133,12 +134,14 @@ def _compares(gate: Gate) -> bool:
 def check_data(project: Project, table: Table) -> None:
     """Find mistakes in ``[data]`` and ``[[slices]]`` now, not after minutes of converting and measuring."""
     from fairway.sources.mapping import listed
+    from fairway.sources.tables import is_label
 
     if not project.data.label:
         raise InvalidConfig(
             f"[data] in {project.root / FILE} has no label; name the column to predict: label = 'COLUMN'"
         )
-    table.column(project.data.label)
+    if not any(is_label(name, project.data.label) for name in table.columns):
+        table.column(project.data.label)  # says which columns there are
     if broken := table.broken_images():
         raise InvalidData(f"{table.origin} has images that cannot be decoded:{listed(broken)}")
     for part in project.settings.slices:

@@ -49,5 +49,7 @@ def optimize(
         workdir=project.work() / "candidates",
         measure=lambda candidate: measure(candidate, project.settings.gate, REQUESTS),
         settings=project.settings.optimize,
+        evaluation=project.settings.evaluate,
+        root=project.root,
         progress=progress,
     )

@@ -155,7 +155,7 @@ def _sources(
     prediction = manifest.prediction
     for spec in manifest.outputs:
         kind = prediction.kind if prediction is not None and prediction.output == spec.name else ""
-        if kind in ("probabilities", "logits"):
+        if kind in ("probabilities", "logits") and manifest.task == "classification":
             logits = kind == "logits"
             yield "predicted class", Source("output", spec.name, "class", logits=logits), spec
             yield "confidence", Source("output", spec.name, "confidence", logits=logits), spec

@@ -41,6 +41,7 @@ def optimize(
     slices: Sequence[SliceSettings] = (),
     settings: OptimizationSettings | None = None,
     evaluation: EvaluationSettings | None = None,
+    root: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Optimization:
@@ -67,6 +68,8 @@ def optimize(
         Takes a bundle, gives its performance at the gate's loads. Called ``repeats`` times per candidate.
     slices, settings, evaluation
         See :class:`SliceSettings`, :class:`OptimizationSettings`, :class:`EvaluationSettings`.
+    root : Path, optional
+        Where metrics of the user's own are imported from; by default the working directory.
     progress : callable, optional
         Told the step, how much of it is done, and out of how much.
     clock : callable
@@ -107,6 +110,7 @@ def optimize(
             slices=slices,
             settings=evaluation or EvaluationSettings(),
             directory=workdir,
+            root=root,
             progress=progress,
         )
         return search.run(examiner, reference, measure, table.rows)

@@ -9,7 +9,7 @@ import msgspec
 from fairway.bundle.format import Bundle
 from fairway.core.gate import Gate, Outcome, Verdict
 from fairway.core.manifest import PassRecord
-from fairway.core.metrics import METRICS, Measurement
+from fairway.core.metrics import Measurement, described
 
 ORIGINAL = "original"
 """The name of the bundle that was given, as a candidate and in paired differences."""
@@ -155,5 +155,5 @@ class Optimization:
 
 def quality_metric(gate: Gate, measurements: tuple[Measurement, ...]) -> str:
     """The quality shown first: the gate's first, else the first measured."""
-    measured = [m.metric for m in measurements if not m.slice and not m.versus and METRICS[m.metric].tasks]
+    measured = [m.metric for m in measurements if not m.slice and not m.versus and described(m.metric).tasks]
     return next((name for name in gate if name in measured), measured[0] if measured else "")

@@ -51,9 +51,11 @@ class Examiner:
         slices: Sequence[SliceSettings],
         settings: EvaluationSettings,
         directory: Path,
+        root: Path | None = None,
         progress: Callable[[str, int, int], None] | None,
     ) -> None:
         self._original, self._table, self._label, self._gate = original, table, label, gate
+        self._root = root
         self._slices, self._settings, self._directory, self._progress = tuple(slices), settings, directory, progress
 
     def quality(self, bundle: Bundle) -> tuple[Measurement, ...]:
@@ -76,6 +78,7 @@ class Examiner:
                 champion=champion,
                 champion_name=ORIGINAL,
                 settings=self._settings,
+                root=self._root,
                 progress=self._progress,
             )
             return tuple(report.measurements)

@@ -11,7 +11,12 @@ from fairway.core.errors import InvalidBundle, InvalidRequest
 from fairway.core.extras import require
 from fairway.core.tensors import Tensor, Tensors
 
-_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+_FIELDS = {
+    "input_ids": "ids",
+    "attention_mask": "attention_mask",
+    "token_type_ids": "type_ids",
+    "offset_mapping": "offsets",
+}
 
 
 class Tokenize:
@@ -26,11 +31,14 @@ class Tokenize:
     input : str
         The input that holds UTF-8 text. It is replaced by the token tensors; others pass through.
     outputs : sequence of str
-        Of ``input_ids``, ``attention_mask`` and ``token_type_ids``: what the graph takes, INT64 ``[rows, tokens]``.
+        Of ``input_ids``, ``attention_mask`` and ``token_type_ids``: what the graph takes, INT64 ``[rows, tokens]``; and
+        ``offset_mapping``, ``[rows, tokens, 2]``: which characters of the text each token is.
     max_length : int
         Longer texts are truncated to this many tokens.
     pad_id : int
         Shorter rows of a batch are filled with this token and masked.
+    eos_id : int, default -1
+        The token after which a generated text ends; -1 for none.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class Tokenize:
         outputs: Sequence[str],
         max_length: int,
         pad_id: int = 0,
+        eos_id: int = -1,
     ) -> None:
         tokenizers = require("tokenizers", extra="text")
         try:
@@ -52,6 +61,8 @@ class Tokenize:
         self._tokenizer.enable_padding(pad_id=pad_id)
         self._input = input
         self._outputs = tuple(outputs)
+        self.max_length = max_length
+        self.eos_id = eos_id
 
     def __call__(self, tensors: Tensors) -> Tensors:
         """Tokenize every row; rows are padded to the batch's longest."""
@@ -65,3 +76,7 @@ class Tokenize:
             name: np.array([getattr(row, _FIELDS[name]) for row in encoded], dtype=np.int64) for name in self._outputs
         }
         return {**rest, **made}
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that tokens spell, special ones left out."""
+        return str(self._tokenizer.decode(list(tokens)))

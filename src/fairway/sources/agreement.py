@@ -68,7 +68,9 @@ def check_agreement(original: Original, model: Model, rows: Rows) -> Agreement:
     differences = compare(wanted, got, model.manifest.prediction, numbers)
     if batching and len(numbers) > 1:
         alone = _run(model, rows.part(slice(1)))
-        compare({name: array[:1] for name, array in wanted.items()}, alone, model.manifest.prediction, numbers[:1])
+        # beside longer rows, a row is filled up: what is compared is the row's own
+        own = {name: array[(slice(1), *map(slice, alone[name].shape[1:]))] for name, array in wanted.items()}
+        compare(own, alone, model.manifest.prediction, numbers[:1])
     return Agreement(len(numbers), rows.real, differences)
 
 
@@ -191,4 +193,16 @@ def _run(model: Model, part: Rows) -> Tensors:
 
 
 def _joined(parts: Sequence[Tensors]) -> dict[str, Tensor]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """All batches; where rows differ in length, zeros fill up the shorter ones."""
+    return {name: np.concatenate(_filled_up([part[name] for part in parts])) for name in parts[0]}
+
+
+def _filled_up(arrays: Sequence[Tensor]) -> list[Tensor]:
+    if len({array.ndim for array in arrays}) > 1:
+        return list(arrays)
+    longest = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    missing = [[(0, 0), *((0, want - have) for want, have in zip(longest, a.shape[1:], strict=True))] for a in arrays]
+    return [
+        np.pad(array, pads) if any(after for _, after in pads) else array
+        for array, pads in zip(arrays, missing, strict=True)
+    ]

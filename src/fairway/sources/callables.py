@@ -31,30 +31,40 @@ def call_source(reference: str, root: Path) -> tuple[Any, Path | None]:
     InvalidSource
         If there is no such module or name, or the code raises; the message says where.
     """
-    module_name, _, name = reference.partition(":")
     with _importing_from(root):
-        try:
-            module = _import(module_name, root)
-        except ModuleNotFoundError as error:
-            if error.name and error.name.partition(".")[0] == module_name.partition(".")[0]:
-                raise InvalidSource(f"no module {module_name!r} in {root.absolute()} or installed") from None
-            raise InvalidSource(_blame(reference, error, root)) from error
-        except Exception as error:
-            raise InvalidSource(_blame(reference, error, root)) from error
-        if not hasattr(module, name):
-            public = [known for known in vars(module) if not known.startswith("_")]
-            raise InvalidSource(
-                f"module {module_name!r} has no {name!r}{nearest(name, public)}; it has: {', '.join(public)}"
-            )
-        found = getattr(module, name)
+        found = _found(reference, root)
         try:
             made = found() if callable(found) and not _is_model(found) else found
         except FairwayError:
             raise
         except Exception as error:
             raise InvalidSource(_blame(reference, error, root)) from error
-    file = getattr(module, "__file__", None)
+    file = getattr(sys.modules.get(reference.partition(":")[0]), "__file__", None)
     return made, Path(file) if file else None
+
+
+def import_object(reference: str, root: Path) -> Any:
+    """What ``module:name`` names, imported from ``root`` as :func:`call_source` does; nothing is called."""
+    with _importing_from(root):
+        return _found(reference, root)
+
+
+def _found(reference: str, root: Path) -> Any:
+    module_name, _, name = reference.partition(":")
+    try:
+        module = _import(module_name, root)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == module_name.partition(".")[0]:
+            raise InvalidSource(f"no module {module_name!r} in {root.absolute()} or installed") from None
+        raise InvalidSource(_blame(reference, error, root)) from error
+    except Exception as error:
+        raise InvalidSource(_blame(reference, error, root)) from error
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise InvalidSource(
+            f"module {module_name!r} has no {name!r}{nearest(name, public)}; it has: {', '.join(public)}"
+        )
+    return getattr(module, name)
 
 
 def _is_model(found: Any) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fairway.core.errors import InvalidConfig, InvalidSource
 from fairway.core.manifest import EngineSpec, Prediction, Processing
 from fairway.core.tensors import Tensors, TensorSpec
+from fairway.sources.columns import is_words
 from fairway.sources.labels import as_label
 from fairway.sources.settings import Task
 from fairway.sources.tables import Table
@@ -56,7 +58,11 @@ class Context:
                 )
             return self.labels
         numbers = tuple(map(str, range(classes)))
-        if self.reference is None or not self.label or self.label not in self.reference.columns:
+        if self.reference is None or not self.label or self.task not in ("classification", "multi-label"):
+            return numbers
+        if self.task == "multi-label":
+            return self._label_names(classes) or numbers
+        if self.label not in self.reference.columns:
             return numbers
         if len(declared := self.reference.class_names(self.label)) == classes:
             return declared
@@ -66,6 +72,24 @@ class Context:
             return numbers
         return tuple(as_label(value) for value in sorted(values))
 
+    def _label_names(self, labels: int) -> tuple[str, ...]:
+        """Of columns of 0 and 1, what the pattern's star stands for; else the texts that occur, in sorted order."""
+        assert self.reference is not None
+        assert self.label is not None
+        head, star, tail = self.label.partition("*")
+        columns = [name for name in self.reference.columns if star and fnmatchcase(name, self.label)]
+        found = [name[len(head) : len(name) - len(tail)] if "*" not in tail else name for name in columns]
+        if (
+            not columns
+            and self.label in self.reference.columns
+            and is_words(self.reference.schema.field(self.label).type)
+        ):
+            lists = self.reference.batches(_READ_ROWS, [self.label])
+            found = sorted({item for part in lists for row in part.arrow.column(0).to_pylist() for item in row or ()})
+        return tuple(found) if len(found) == labels else ()
+
+
+_READ_ROWS = 8192
 
 Original: TypeAlias = Callable[[Tensors, Table | None], Tensors]
 """The original model: its answers by output name, from model inputs or, better, from the table rows behind them."""

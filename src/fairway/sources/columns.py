@@ -51,6 +51,22 @@ def is_image(kind: Any) -> bool:
     return (first.name, second.name) == ("bytes", "path") and binary
 
 
+def is_words(kind: Any) -> bool:
+    """Whether an Arrow type holds lists of any number of texts: the words of a text, say."""
+    from pyarrow import types
+
+    if not (types.is_list(kind) or types.is_large_list(kind)):
+        return False
+    return bool(types.is_string(kind.value_type) or types.is_large_string(kind.value_type))
+
+
+def joined_words(column: Any) -> Any:
+    """A column of words as one of texts, a space between words; any other column as it is."""
+    import pyarrow.compute as pc
+
+    return pc.binary_join(column, " ") if is_words(column.type) else column
+
+
 def _array(array: Any, name: str) -> Tensor:
     import pyarrow as pa
     from pyarrow import types

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -10,7 +10,7 @@ import numpy as np
 
 from fairway.core.errors import InvalidBundle, InvalidSource
 from fairway.core.manifest import Prediction
-from fairway.core.tensors import Tensor, Tensors, TensorSpec
+from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.sources.candidate import GRAPH, Candidate, Context
 from fairway.sources.graphs import batches, engine_for, tidy_graph
@@ -58,8 +58,11 @@ def describe_graph(context: Context, answers: Answers, *, rename: bool) -> Candi
         return dict(zip(names, given, strict=True))
 
     scored = prediction is not None and prediction.kind in ("probabilities", "logits")
+    axis = -1 if context.task == "token-classification" else 1
     labels = (
-        context.class_names(sample[prediction.output].shape[1]) if prediction is not None and scored else context.labels
+        context.class_names(sample[prediction.output].shape[axis])
+        if prediction is not None and scored
+        else context.labels
     )
     return Candidate(
         context.folder,
@@ -82,16 +85,58 @@ def find_prediction(task: str, outputs: Sequence[TensorSpec], sample: Tensors) -
     >>> find_prediction("classification", [spec], {"y": np.array([[0.2, 0.8]])})
     Prediction(output='y', kind='probabilities')
     """
-    if task == "embedding":
-        if not any(spec.datatype.is_float for spec in outputs):
-            raise _no_output(task, "floats", outputs)
-        return None
     shapes = {spec.name: sample[spec.name].shape[1:] for spec in outputs}
-    if task == "regression":
-        found = [s.name for s in outputs if s.datatype.is_float and shapes[s.name] in ((), (1,))]
-        if not found:
-            raise _no_output(task, "floats of shape [rows] or [rows, 1]", outputs)
-        return Prediction(found[0], "value")
+    floats = {s.name: shapes[s.name] for s in outputs if s.datatype.is_float}
+    whole = {s.name: shapes[s.name] for s in outputs if not s.datatype.is_float and s.datatype is not Datatype.BYTES}
+    single = next((name for name, shape in floats.items() if shape in ((), (1,))), None)
+    match task:
+        case "embedding":
+            return _found(task, "floats", outputs, {"embedding": next(iter(floats), None)})
+        case "regression":
+            return _found(task, "floats of shape [rows] or [rows, 1]", outputs, {"value": single})
+        case "ranking":
+            vector = next((name for name, shape in floats.items() if len(shape) == 1), None)
+            wanted = "floats of shape [rows] (scores) or [rows, size] (vectors)"
+            return _found(task, wanted, outputs, {"value": single, "embedding": vector})
+        case "multi-label":
+            scores = next((name for name, shape in floats.items() if len(shape) == 1), None)
+            kind = "logits" if scores and not _within_one(sample[scores]) else "probabilities"
+            return _found(task, "scores of shape [rows, labels]", outputs, {kind: scores})
+        case "token-classification":
+            tags = next((name for name, shape in floats.items() if len(shape) == 2), None)
+            chosen = next((name for name, shape in whole.items() if len(shape) == 1), None)
+            wanted = "scores of shape [rows, tokens, tags] or whole numbers of shape [rows, tokens]"
+            return _found(task, wanted, outputs, {"logits": tags, "label": chosen})
+        case "segmentation":
+            masks = next((name for name, shape in floats.items() if len(shape) == 3), None)
+            chosen = next((name for name, shape in whole.items() if len(shape) == 2), None)
+            kind = "probabilities" if masks and _sums_to_one(sample[masks]) else "logits"
+            wanted = "scores of shape [rows, classes, height, width] or whole numbers of shape [rows, height, width]"
+            return _found(task, wanted, outputs, {kind: masks, "label": chosen})
+        case "detection":
+            boxes = next((name for name, shape in floats.items() if len(shape) == 2 and shape[1] == 4), None)
+            complete = {"scores", "labels"} <= set(shapes)
+            wanted = "boxes of shape [rows, boxes, 4], and outputs named 'scores' and 'labels' of shape [rows, boxes]"
+            return _found(task, wanted, outputs, {"boxes": boxes if complete else None})
+        case "generation":
+            texts = next(
+                (s.name for s in outputs if s.datatype is Datatype.BYTES and shapes[s.name] in ((), (1,))), None
+            )
+            return _found(task, "texts of shape [rows]", outputs, {"text": texts})
+    return _find_classes(task, outputs, sample, shapes)
+
+
+def _found(task: str, wanted: str, outputs: Sequence[TensorSpec], kinds: Mapping[str, str | None]) -> Prediction:
+    """The first kind of prediction that an output answers."""
+    for kind, name in kinds.items():
+        if name is not None:
+            return msgspec.convert({"output": name, "kind": kind}, Prediction)
+    raise _no_output(task, wanted, outputs)
+
+
+def _find_classes(
+    task: str, outputs: Sequence[TensorSpec], sample: Tensors, shapes: Mapping[str, tuple[int, ...]]
+) -> Prediction:
     scores = [s.name for s in outputs if s.datatype.is_float and len(shapes[s.name]) == 1 and shapes[s.name][0] > 1]
     if scores:
         name = min(scores, key=lambda score: _SCORES.index(score) if score in _SCORES else len(_SCORES))
@@ -138,6 +183,10 @@ def _name(prediction: Prediction | None) -> str:
     if prediction is None:
         return "embedding"
     return "prediction" if prediction.kind == "value" else prediction.kind
+
+
+def _within_one(scores: Tensor) -> bool:
+    return bool(((scores >= -1e-6) & (scores <= 1 + 1e-6)).all())
 
 
 def _sums_to_one(scores: Tensor) -> bool:

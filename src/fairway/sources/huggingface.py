@@ -1,4 +1,4 @@
-"""Hugging Face folders: text classifiers, and encoders as embeddings."""
+"""Hugging Face folders: classifiers of texts and of their words, causal language models, and encoders as embeddings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.sources.candidate import GRAPH, Candidate, Context, Source, refuse_task
 from fairway.sources.checkpoints import refuse_untrusted
 from fairway.sources.graphs import tidy_graph
+from fairway.sources.heads import OFFSETS, language_model, one_tensor, tagger
 from fairway.sources.pooling import pooled_encoder
 from fairway.sources.quiet import quiet
+from fairway.sources.settings import Task
 from fairway.sources.tables import Table
 from fairway.sources.torch import export_graph, flatten_outputs
 
@@ -77,26 +79,21 @@ def convert_huggingface(source: Source, context: Context) -> Iterator[Candidate]
         for name in _TOKENS
         if name in known and (name != "token_type_ids" or getattr(config, "type_vocab_size", 0) > 1)
     ]
-    output = {"classification": "logits", "regression": "prediction", "embedding": "embedding"}[context.task]
     torch: Any = require("torch", extra="huggingface")
-
-    class OneTensor(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
-            more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            answer = self.network(input_ids=input_ids, attention_mask=attention_mask, **more)
-            return answer if isinstance(answer, torch.Tensor) else answer.logits
-
-    wrapped = OneTensor().eval()
-    example = tuple(torch.ones((2, 7), dtype=torch.int64) for _ in tokens)
+    if context.task == "token-classification":
+        tokens.insert(2, OFFSETS)
+    outputs = _OUTPUTS.get(context.task, ("embedding",))
+    if context.task == "ranking" and _classifies(config):
+        outputs = ("prediction",)
+    head = {"token-classification": tagger, "generation": language_model}.get(context.task, one_tensor)
+    wrapped = head(network).eval()
+    example = tuple(torch.ones((2, 7, 2) if name == OFFSETS else (2, 7), dtype=torch.int64) for name in tokens)
     axes = [{0: "batch", 1: "sequence"} for _ in tokens]
     export_graph(wrapped, example, context.folder / GRAPH, inputs=tokens, axes=axes)
     engine = OnnxRuntimeEngine(context.folder / GRAPH)
     engine.close()
-    tidy_graph(context.folder / GRAPH, {engine.outputs[0].name: output})
+    made = [spec.name for spec in engine.outputs]
+    tidy_graph(context.folder / GRAPH, dict(zip(made, outputs, strict=True)))
     shutil.copyfile(folder / TOKENIZER, context.folder / TOKENIZER)
     yield _candidate(folder, config, wrapped, tokens, context)
 
@@ -107,14 +104,14 @@ def _load(folder: Path, task: str) -> tuple[Any, Any]:
     safe = any(folder.glob("*.safetensors"))
     config_json = read_json(folder / "config.json")
     architecture = (config_json.get("architectures") or ["?"])[0]
-    classifies = architecture.endswith("ForSequenceClassification")
     try:
         with quiet():
             config = transformers.AutoConfig.from_pretrained(folder, **local)
-            scored = "regression" if classifies and config.num_labels == 1 else "classification"
-            if task != "embedding" and (not classifies or scored != task):
-                raise refuse_task(architecture, task, ((scored,) if classifies else ()) + ("embedding",))
-            auto = transformers.AutoModel if task == "embedding" else transformers.AutoModelForSequenceClassification
+            known = tasks_of(config_json)
+            if task not in known:
+                raise refuse_task(architecture, task, known)
+            pooled = task == "embedding" or (task == "ranking" and not _classifies(config))
+            auto = getattr(transformers, "AutoModel" if pooled else _AUTO[task])
             options = {**local, "use_safetensors": safe, "weights_only": True, "attn_implementation": "eager"}
             network = auto.from_pretrained(folder, config=config, **options)
     except InvalidSource:
@@ -122,7 +119,7 @@ def _load(folder: Path, task: str) -> tuple[Any, Any]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidSource(f"{folder} cannot be loaded: {reason}") from error
-    return (pooled_encoder(network, folder) if task == "embedding" else network), config
+    return (pooled_encoder(network, folder) if pooled else network), config
 
 
 def _candidate(folder: Path, config: Any, network: Any, tokens: list[str], context: Context) -> Candidate:
@@ -131,45 +128,52 @@ def _candidate(folder: Path, config: Any, network: Any, tokens: list[str], conte
     engine.close()
     length = _max_length(folder, config)
     pad = getattr(config, "pad_token_id", None) or 0
-    step = Step(
-        "tokenize",
-        {"file": TOKENIZER, "input": TEXT, "outputs": tokens, "max_length": length, "pad_id": pad},
-    )
-    if context.task == "regression":
+    parameters = {"file": TOKENIZER, "input": TEXT, "outputs": tokens, "max_length": length, "pad_id": pad}
+    ends = getattr(config, "eos_token_id", None)
+    if context.task == "generation" and isinstance(ends, int):
+        parameters["eos_id"] = ends
+    step = Step("tokenize", parameters)
+    if outputs[0].name == "prediction":
         outputs = (msgspec.structs.replace(outputs[0], shape=(-1, 1)),)
-    prediction = {
-        "classification": Prediction(outputs[0].name, "logits"),
-        "regression": Prediction(outputs[0].name, "value"),
-    }.get(context.task)
+    prediction = msgspec.convert({"output": outputs[0].name, "kind": _KINDS[outputs[0].name]}, Prediction)
     return Candidate(
         context.folder,
         (TensorSpec(TEXT, Datatype.BYTES, (-1,), _text_column(context)),),
         outputs,
-        _original(folder, network, tokens, outputs[0].name, length),
+        _original(folder, network, tokens, [spec.name for spec in outputs], length),
         prediction,
-        _labels(config, context) if context.task == "classification" else (),
+        _labels(config, context) if outputs[0].name == "logits" else (),
         Processing(pre=(step,)),
         EngineSpec(max_batch=32),
     )
 
 
-def _original(folder: Path, network: Any, tokens: list[str], output: str, length: int) -> Any:
+def _original(folder: Path, network: Any, tokens: list[str], outputs: list[str], length: int) -> Any:
     """Through the folder's own tokenizer, as its author would call it."""
     torch = require("torch", extra="huggingface")
     transformers = require("transformers", extra="huggingface")
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer.padding_side = tokenizer.truncation_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(network.network.config.pad_token_id or 0)
 
     def original(feed: Tensors, _: Table | None) -> Tensors:
         texts = [text.decode("utf-8", "replace") for text in feed[TEXT]]
         encoded = tokenizer(
-            texts, padding=True, truncation=True, max_length=length, return_tensors="pt", return_token_type_ids=True
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+            return_token_type_ids=True,
+            return_offsets_mapping=OFFSETS in tokens,
         )
+        if not encoded["input_ids"].shape[1]:  # only empty texts, and no special tokens
+            encoded = {name: torch.zeros((len(texts), 1), dtype=torch.int64) for name in tokens}
         with torch.no_grad():
-            answer: Tensor = flatten_outputs(network(*[encoded[name] for name in tokens]))[0]
-        return {output: answer}
+            given: list[Tensor] = flatten_outputs(network(*[encoded[name] for name in tokens]))
+        return dict(zip(outputs, given, strict=True))
 
     return original
 
@@ -180,6 +184,8 @@ def _text_column(context: Context) -> tuple[str, ...]:
     if table is None or TEXT in table.columns:
         return (TEXT,) if table is not None else ()
     texts = [name for name in context.features if table.datatype(name) is Datatype.BYTES]
+    if not texts and context.task == "generation" and context.label:
+        return (context.label,)  # no prompt: its probability is all that is asked
     return tuple(texts) if len(texts) == 1 else ()
 
 
@@ -188,6 +194,53 @@ def _labels(config: Any, context: Context) -> tuple[str, ...]:
     if context.labels or all(name == f"LABEL_{i}" for i, name in enumerate(names)):  # transformers' placeholders
         return context.class_names(len(names))
     return names
+
+
+def tasks_of(config: dict[str, Any]) -> tuple[Task, ...]:
+    """What a ``config.json``'s architecture can do, the likeliest first."""
+    architecture = str((config.get("architectures") or [""])[0])
+    if architecture.endswith("ForTokenClassification"):
+        return ("token-classification", "embedding", "ranking")
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return ("generation",)
+    if not architecture.endswith("ForSequenceClassification"):
+        return ("embedding", "ranking")
+    if config.get("problem_type") == "multi_label_classification":
+        return ("multi-label", "embedding")
+    if config.get("problem_type") == "regression" or len(config.get("id2label", {"0": "", "1": ""})) == 1:
+        return ("regression", "ranking", "embedding")
+    return (
+        ("classification", "embedding")
+        if config.get("problem_type")
+        else ("classification", "multi-label", "embedding")
+    )
+
+
+def _classifies(config: Any) -> bool:
+    return str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
+
+
+_AUTO = {
+    "classification": "AutoModelForSequenceClassification",
+    "multi-label": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "ranking": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "generation": "AutoModelForCausalLM",
+}
+_OUTPUTS: dict[str, tuple[str, ...]] = {
+    "classification": ("logits",),
+    "multi-label": ("logits",),
+    "regression": ("prediction",),
+    "token-classification": ("logits", "offsets"),
+    "generation": ("token_log_probabilities", "next_token_logits"),
+}
+_KINDS = {
+    "logits": "logits",
+    "prediction": "value",
+    "embedding": "embedding",
+    "token_log_probabilities": "token_log_probabilities",
+}
 
 
 def _max_length(folder: Path, config: Any) -> int:

@@ -14,13 +14,28 @@ import numpy as np
 from fairway.core.errors import InvalidSource
 from fairway.core.tensors import Datatype
 from fairway.sources.checkpoints import ACCEPTED, PICKLES, REFERENCE, TORCH_FILES
+from fairway.sources.columns import is_words
 from fairway.sources.labels import as_label
 from fairway.sources.settings import Task
 from fairway.sources.tables import Table
 
 _SCANNED_BYTES = 64 * 2**20
 _MANY = 50
-_LABELS = ("label", "target", "class", "y", "outcome", "answer", "digit", "category", "species", "price", "value")
+_LABELS = (
+    "label",
+    "target",
+    "class",
+    "y",
+    "outcome",
+    "answer",
+    "digit",
+    "category",
+    "tags",
+    "relevance",
+    "species",
+    "price",
+    "value",
+)
 
 
 class SourceLook(msgspec.Struct, frozen=True):
@@ -96,7 +111,7 @@ def inspect_data(table: Table) -> DataLook:
         rows=table.rows,
         columns={name: str(kind or "") for name, kind in kinds.items()},
         label=label,
-        task=None if label is None else _task_of(table.column(label)),
+        task=None if label is None else _task_of_nested(table, label) or _task_of(table.column(label)),
         features=tuple(name for name in table.columns if name != label),
     )
 
@@ -108,9 +123,21 @@ def _label(table: Table, kinds: dict[str, Datatype | None]) -> str | None:
     if known is not None or table.rows == 0 or len(table.columns) < 2:
         return known
     last, before = table.columns[-1], table.columns[-2]
+    if _task_of_nested(table, last):
+        return None
     values = table.column(last)
     few = values.ndim == 1 and len({as_label(value) for value in values.tolist()}) <= min(_MANY, table.rows // 2)
     return last if few and (kinds[last] is not kinds[before] or kinds[last] is Datatype.INT64) else None
+
+
+def _task_of_nested(table: Table, name: str) -> Task | None:
+    """What a column of lists or structs is the label of."""
+    from pyarrow import types
+
+    kind = table.schema.field(name).type
+    if is_words(kind):
+        return "multi-label"
+    return "detection" if types.is_nested(kind) else None
 
 
 def _task_of(values: Any) -> Task:
@@ -123,15 +150,12 @@ def _task_of(values: Any) -> Task:
 
 
 def _huggingface(path: Path) -> SourceLook:
-    from fairway.sources.huggingface import read_json
+    from fairway.sources.huggingface import read_json, tasks_of
 
     config = read_json(path / "config.json")
     architecture = str((config.get("architectures") or ["an encoder"])[0])
     pickled = not any(path.glob("*.safetensors"))
-    if not architecture.endswith("ForSequenceClassification"):
-        return SourceLook("huggingface", "embedding", pickled, architecture)
-    one = config.get("problem_type") == "regression" or len(config.get("id2label", {"0": "", "1": ""})) == 1
-    return SourceLook("huggingface", "regression" if one else "classification", pickled, architecture)
+    return SourceLook("huggingface", tasks_of(config)[0], pickled, architecture)
 
 
 def _onnx(path: Path) -> SourceLook:

@@ -6,7 +6,17 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-Task: TypeAlias = Literal["classification", "regression", "embedding"]
+Task: TypeAlias = Literal[
+    "classification",
+    "multi-label",
+    "regression",
+    "ranking",
+    "token-classification",
+    "embedding",
+    "generation",
+    "segmentation",
+    "detection",
+]
 """What a model is for; it decides which output is the prediction and which metrics apply."""
 
 

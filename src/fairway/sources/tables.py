@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.extras import require
 from fairway.core.tensors import Datatype, Tensor, TensorSpec
-from fairway.sources.columns import from_numpy, is_image, to_numpy
+from fairway.sources.columns import from_numpy, is_image, is_words, joined_words, to_numpy
 from fairway.sources.images import broken_images, decode_images, target_of
 from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
@@ -133,7 +133,7 @@ class Table:
         InvalidConfig
             If a pattern matches no column.
         """
-        candidates = [name for name in self.columns if name != label]
+        candidates = [name for name in self.columns if not is_label(name, label)]
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in candidates):
                 raise InvalidConfig(
@@ -347,7 +347,8 @@ class Table:
         return any(to_numpy(part.column(0), name).dtype.kind == "f" for part in self._read([name]))
 
     def _element_shape(self, name: str) -> tuple[int, ...] | None:
-        return None if is_image(self.schema.field(name).type) else to_numpy(self._head(name), name).shape[1:]
+        kind = self.schema.field(name).type
+        return None if is_image(kind) else () if is_words(kind) else to_numpy(self._head(name), name).shape[1:]
 
     def _check_column(self, name: str) -> None:
         if name not in self.columns:
@@ -384,7 +385,8 @@ class Table:
         for spec in specs:
             arrays = {}
             for name in plan.get(spec.name, ()):
-                column = part.column(name)
+                text = spec.datatype is Datatype.BYTES and len(spec.shape) == 1
+                column = joined_words(part.column(name)) if text else part.column(name)
                 try:
                     if is_image(column.type):
                         image = self._pictures(spec, name, column, problems, start, check=check)
@@ -422,7 +424,7 @@ class Table:
         from pyarrow import types
 
         tests = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
-        return [f.name for f in self.schema if f.name != label and any(test(f.type) for test in tests)]
+        return [f.name for f in self.schema if not is_label(f.name, label) and any(test(f.type) for test in tests)]
 
 
 def load_table(
@@ -474,6 +476,17 @@ def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Ta
         )
     arrow = pa.table({name: from_numpy(array) for name, array in arrays.items()})
     return Table(arrow, digest=_content_digest(arrays), origin=origin)
+
+
+def is_label(name: str, label: str | None) -> bool:
+    """Whether a column is the label, or one of those that a label with stars stands for.
+
+    Examples
+    --------
+    >>> is_label("digit", "digit"), is_label("is_cat", "is_*"), is_label("ink", "is_*")
+    (True, True, False)
+    """
+    return name == label or (label is not None and "*" in label and fnmatchcase(name, label))
 
 
 def sample_rows(rows: int, count: int, seed: int) -> NDArray[np.int64]:

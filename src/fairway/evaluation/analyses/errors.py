@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from fairway.evaluation.predictions import Classified
-from fairway.evaluation.resampling import class_losses
-
 if TYPE_CHECKING:
     from fairway.evaluation.analyses.base import Subject
-    from fairway.evaluation.predictions import Scored
 
 _SHOWN = 10
 _COLUMNS = 6
@@ -22,8 +18,9 @@ _TEXT = 60
 class ErrorExample(msgspec.Struct, frozen=True):
     """One row that the model gets wrong.
 
-    ``row`` counts from 0. ``badness`` is what the rows are ordered by: the negative log probability of the label, in nats;
-    the absolute error; or 1 where the model gives labels alone. ``values`` are some of the row's columns, shortened.
+    ``row`` counts from 0. ``badness`` is what the rows are ordered by, higher being worse: of a classifier the negative log
+    probability of the label, in nats; of a regressor the absolute error; each task says its own. ``values`` are some of the
+    row's columns, shortened.
     """
 
     row: int
@@ -36,26 +33,14 @@ class ErrorExample(msgspec.Struct, frozen=True):
 def analyse(subject: Subject) -> tuple[ErrorExample, ...]:
     """The worst rows, worst first, at most ten; none that the model gets right."""
     rows = subject.rows
-    if isinstance(rows, Classified):
-        right = rows.truth == rows.predicted
-        badness = class_losses(rows) if rows.probabilities is not None else np.ones(len(rows))
-    else:
-        badness = np.abs(rows.predicted - rows.truth)
-        right = badness == 0
-    badness = np.where(right, -1.0, badness)
+    badness = np.where(rows.right(), -1.0, rows.badness())
     worst = np.argsort(-badness, kind="stable")[:_SHOWN]
-    worst = worst[~right[worst]]
+    worst = worst[badness[worst] >= 0]
     values = _values(subject, worst)
     return tuple(
-        ErrorExample(
-            int(row), _said(rows, rows.truth[row]), _said(rows, rows.predicted[row]), float(badness[row]), shown
-        )
+        ErrorExample(int(row), *rows.said(int(row)), float(badness[row]), shown)
         for row, shown in zip(worst, values, strict=True)
     )
-
-
-def _said(rows: Scored, value: Any) -> str:
-    return rows.labels[value] if isinstance(rows, Classified) else f"{value:.6g}"
 
 
 def _values(subject: Subject, rows: Any) -> list[dict[str, str]]:
