@@ -40,9 +40,10 @@ def calibrate(project: Project, bundle: Bundle, data: Path | str, progress: Prog
     """
     from fairway.evaluation.analyses.calibration import try_scaling
     from fairway.evaluation.groups import group_numbers
-    from fairway.evaluation.predictions import Classified, check_scorable
+    from fairway.evaluation.predictions import Classified
     from fairway.evaluation.scaling import fit_temperature
     from fairway.evaluation.scoring import score_models
+    from fairway.evaluation.tasks.registry import check_scorable
     from fairway.model import Model
     from fairway.sources.tables import load_table
 
