@@ -213,7 +213,7 @@ def test_a_machine_without_the_bundle_writes_it(
     assert function is _sent
     for _ in range(2):  # the second finds it there
         there = _sent("/nowhere", *arguments[1:])
-        np.testing.assert_array_equal(there([feed])[0], expected)
+        np.testing.assert_array_equal(there([feed])[0]["probabilities"], expected)
     (place,) = tmp_path.glob("fairway-bundles-*/*")
     file = next(path for path in place.rglob("*.onnx"))
     file.write_bytes(b"something else")

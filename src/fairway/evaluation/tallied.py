@@ -221,9 +221,16 @@ class Tallied:
         """Number of independent units."""
         return len(self.loss)
 
+    @property
+    def row_groups(self) -> Classes | None:
+        """Which rows belong together: those of one group, or of one unit; ``None`` if every row stands for itself."""
+        if self.unit_of is None or self.groups is None:
+            return self.unit_of if self.groups is None else self.groups
+        return self.groups[self.unit_of]
+
     def select(self, mask: Mask) -> Tallied:
-        """The rows of a mask. A unit of several rows is in with all of its statistics if any of its rows is."""
-        rows = np.flatnonzero(mask)
+        """The rows of a mask, or of ascending indices. A unit of several rows is in as a whole if any of its rows is."""
+        rows = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask.astype(np.intp)
         chosen = rows if self.unit_of is None else np.unique(self.unit_of[rows])
         return replace(
             self,

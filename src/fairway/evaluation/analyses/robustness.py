@@ -14,7 +14,7 @@ from fairway.core.metrics import Measurement, metric
 from fairway.evaluation.difference import differences
 from fairway.evaluation.intervals import proportion_interval
 from fairway.evaluation.measure import measure
-from fairway.evaluation.metrics import MAIN
+from fairway.evaluation.metrics import main_metric
 from fairway.evaluation.perturbations.answers import is_scored, scored
 from fairway.evaluation.perturbations.base import LEVELS, Perturbation
 from fairway.evaluation.perturbations.images import image_perturbations, is_image
@@ -98,9 +98,9 @@ class Robustness(msgspec.Struct, frozen=True):
 
 def analyse(subject: Subject) -> Robustness | None:
     """Perturb every input by itself, at five strengths, on up to ``[evaluate] robustness_rows`` rows."""
-    name = MAIN.get(subject.model.manifest.task, "")
-    if not is_scored(subject.rows) or not name or not subject.settings.robustness_rows or len(subject.rows) < 2:
+    if not is_scored(subject.rows) or not subject.settings.robustness_rows or len(subject.rows) < 2:
         return None
+    name = main_metric(subject.rows, subject.model.manifest.task)
     chosen = _chosen(subject)
     clean = subject.rows.select(chosen)
     feed = subject.table.feed(subject.model.inputs, chosen, label=subject.label)

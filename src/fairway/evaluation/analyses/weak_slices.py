@@ -18,7 +18,8 @@ from fairway.evaluation.slicing.confirm import Level, halves, level, worse_p_val
 from fairway.evaluation.slicing.lattice import Candidate, find_candidates
 from fairway.evaluation.slicing.losses import Loss, row_losses
 from fairway.evaluation.slicing.predicates import Predicate, column_predicates
-from fairway.sources.columns import is_image
+from fairway.evaluation.tallied import Tallied
+from fairway.sources.columns import is_nested
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
@@ -94,9 +95,10 @@ def analyse(subject: Subject) -> WeakSlices | None:
     rows = subject.rows if chosen is None else subject.rows.select(chosen)
     if len(rows) < _FEWEST_ROWS:
         return None
-    searched, kept = halves(len(rows), rows.groups, subject.settings.seed)
+    groups = rows.row_groups if isinstance(rows, Tallied) else rows.groups
+    searched, kept = halves(len(rows), groups, subject.settings.seed)
     predicates = list(_predicates(subject, table, rows, searched))
-    return search(predicates, row_losses(rows), searched, kept, rows.groups, subject.settings.confidence, table)
+    return search(predicates, row_losses(rows), searched, kept, groups, subject.settings.confidence, table)
 
 
 def search(
@@ -151,7 +153,7 @@ def _predicates(subject: Subject, table: Table, rows: Scored, searched: Mask) ->
     skipped = {subject.label, subject.settings.group}
     names = [name for name in table.columns if name not in skipped][:_COLUMNS]
     for name in names:
-        if not is_image(table.schema.field(name).type):
+        if not is_nested(table.schema.field(name).type):
             yield from column_predicates(name, table.column(name), columns=len(names))
     if isinstance(rows, Classified):
         yield from _answers(rows)

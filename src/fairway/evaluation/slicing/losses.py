@@ -9,6 +9,7 @@ import numpy as np
 
 from fairway.evaluation.predictions import Classified
 from fairway.evaluation.resampling import class_losses
+from fairway.evaluation.tallied import Tallied
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Floats, Mask, Scored
@@ -47,8 +48,11 @@ def row_losses(rows: Scored) -> tuple[Loss, ...]:
     """Every loss of these rows.
 
     Of a classifier with probabilities there are three: whether the class is wrong; the log loss; and by how much the
-    probability of the predicted class exceeds being right, whose mean is how overconfident the model is.
+    probability of the predicted class exceeds being right, whose mean is how overconfident the model is. Of other tasks than
+    classification and regression there is one, which each task defines.
     """
+    if isinstance(rows, Tallied):
+        return (Loss("loss of the row", rows.badness()),)
     if not isinstance(rows, Classified):
         return (Loss("absolute error", np.abs(rows.predicted - rows.truth)),)
     wrong = (rows.predicted != rows.truth).astype(np.float64)
