@@ -51,13 +51,6 @@ def is_image(kind: Any) -> bool:
     return (first.name, second.name) == ("bytes", "path") and binary
 
 
-def is_nested(kind: Any) -> bool:
-    """Whether an Arrow type holds lists of varying length, or structs: no array of shape ``[rows, ...]``."""
-    from pyarrow import types
-
-    return bool(types.is_nested(kind) and not types.is_fixed_size_list(kind))
-
-
 def is_words(kind: Any) -> bool:
     """Whether an Arrow type holds lists of any number of texts: the words of a text, say."""
     from pyarrow import types

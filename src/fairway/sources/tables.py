@@ -478,6 +478,18 @@ def make_table(columns: Mapping[str, ArrayLike], *, origin: str = "table") -> Ta
     return Table(arrow, digest=_content_digest(arrays), origin=origin)
 
 
+def plain_column(table: Table, name: str) -> Tensor | None:
+    """A column as :meth:`Table.column` gives it; ``None`` where it holds structs, images, or lists of different lengths."""
+    from pyarrow import types
+
+    if types.is_struct(table.schema.field(name).type):
+        return None
+    try:
+        return table.column(name)
+    except InvalidData:
+        return None
+
+
 def is_label(name: str, label: str | None) -> bool:
     """Whether a column is the label, or one of those that a label with stars stands for.
 

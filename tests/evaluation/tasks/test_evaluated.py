@@ -219,11 +219,17 @@ def _measured() -> set[str]:
 
 
 def test_the_worst_rows_are_those_with_the_greatest_loss(model: Any) -> None:
+    from fairway.evaluation.analyses import weak_slices
     from fairway.evaluation.analyses.base import Subject
     from tests.evaluation.tasks import samples
 
     rows = samples.sentences(0, ROWS)
-    subject = Subject(model, table(pa.array([0] * ROWS)), "label", rows, (), EvaluationSettings())
+    words = pa.array(
+        [["a"] * (number % 3) for number in range(ROWS)]
+    )  # lists of different lengths, to be shown as well
+    data = table(pa.array([0] * ROWS), words=words, box=pa.array([{"left": 1}] * ROWS))
+    subject = Subject(model, data, "label", rows, (), EvaluationSettings())
+    assert weak_slices.analyse(subject) is None  # too few rows
     found = analyse(subject)
     assert found[0].badness == rows.badness().max()
     assert [each.badness for each in found] == sorted((each.badness for each in found), reverse=True)

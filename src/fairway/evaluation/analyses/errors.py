@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from fairway.sources.tables import plain_column
+
 if TYPE_CHECKING:
     from fairway.evaluation.analyses.base import Subject
+    from fairway.sources.tables import Table
 
 _SHOWN = 10
 _COLUMNS = 6
@@ -46,11 +49,18 @@ def analyse(subject: Subject) -> tuple[ErrorExample, ...]:
 def _values(subject: Subject, rows: Any) -> list[dict[str, str]]:
     names = [name for name in subject.table.columns if name != subject.label][:_COLUMNS]
     chosen = subject.table.select(rows)
-    columns = {name: chosen.column(name) for name in names}
+    columns = {name: _column(chosen, name) for name in names}
     return [{name: _short(column[place]) for name, column in columns.items()} for place in range(len(rows))]
 
 
+def _column(table: Table, name: str) -> Any:
+    values = plain_column(table, name)
+    return table.arrow.column(name).to_pylist() if values is None else values
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return _short(", ".join(map(str, value)))
     array = np.asarray(value)
     if array.ndim:
         return f"{array.dtype} {list(array.shape)}"

@@ -19,7 +19,7 @@ from fairway.evaluation.slicing.lattice import Candidate, find_candidates
 from fairway.evaluation.slicing.losses import Loss, row_losses
 from fairway.evaluation.slicing.predicates import Predicate, column_predicates
 from fairway.evaluation.tallied import Tallied
-from fairway.sources.columns import is_nested
+from fairway.sources.tables import plain_column
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
@@ -153,8 +153,8 @@ def _predicates(subject: Subject, table: Table, rows: Scored, searched: Mask) ->
     skipped = {subject.label, subject.settings.group}
     names = [name for name in table.columns if name not in skipped][:_COLUMNS]
     for name in names:
-        if not is_nested(table.schema.field(name).type):
-            yield from column_predicates(name, table.column(name), columns=len(names))
+        if (values := plain_column(table, name)) is not None:
+            yield from column_predicates(name, values, columns=len(names))
     if isinstance(rows, Classified):
         yield from _answers(rows)
     feed = table.feed(subject.model.inputs, label=subject.label)
