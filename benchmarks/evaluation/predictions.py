@@ -28,7 +28,7 @@ from fairway.evaluation.metrics import quality_metrics
 from fairway.evaluation.predictions import Classified, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
 
-ROWS, SLICES, TIMES = 1_000_000, 10, 3
+ROWS, SLICES, TIMES = 1_000_000, 10, 2
 KINDS = {"2 classes": 2, "10 classes": 10, "regression": 0}
 IN_SLICES = {
     True: ("accuracy_score", "f1_score", "roc_auc_score"),
