@@ -40,7 +40,9 @@ def _constant(looked: Looked, columns: list[str]) -> Check:
         return Check("constant columns", Severity.FINE, "Every column varies.")
     told = []
     if looked.reference is not None:
-        told = [name for name in found if not _single(looked.reference.column(name))]
+        told = [
+            name for name in found if _surprising(looked.test.column(name), looked.reference.column(name), len(columns))
+        ]
     if told:
         return Check(
             "constant columns",
@@ -202,6 +204,15 @@ def _folds(truth: Tensor, *, classes: bool) -> Tensor:
 def _single(values: Tensor) -> bool:
     kept = values[~missing_values(values)]
     return len(kept) == 0 or bool((kept == kept[0]).all())
+
+
+def _surprising(values: Tensor, reference: Tensor, columns: int) -> bool:
+    """Whether so many equal values are no chance, by how frequent the value is in the reference (1 % over all columns)."""
+    kept, known = values[~missing_values(values)], reference[~missing_values(reference)]
+    if not len(kept) or not len(known):
+        return False
+    frequent = (float((known == kept[0]).sum()) + 1) / (len(known) + 2)
+    return bool(frequent ** len(kept) <= 0.01 / columns)
 
 
 def _names_rows(values: Tensor) -> Mask | bool:
