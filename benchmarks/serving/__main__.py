@@ -38,7 +38,7 @@ def main() -> None:
     show(table, said, left_out)
     print(f"took {time.monotonic() - began:.0f} s")
     if options.save:
-        save(table, said, left_out, quick=options.quick)
+        save(table, said, left_out, quick=options.quick, merge=options.merge)
     lost = [reason for reason in left_out if reason.startswith(f"{FAIRWAY}, ") and "is not installed" not in reason]
     sys.exit(bool(lost) or any(each.holds is False for each in said))
 
@@ -47,12 +47,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-serving", description=about)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, which the results say")
     parser.add_argument("--save", action="store_true", help="write the results also where only a part is measured")
+    parser.add_argument("--merge", action="store_true", help="as --save, but keep what this run does not measure")
     parser.add_argument("--only", nargs="*", help="parts of names: only servers with one of them, besides Fairway")
     parser.add_argument("--workloads", nargs="*", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     whole = not options.only and set(options.workloads) == set(WORKLOADS) and set(options.parts) == set(PARTS)
-    options.save = whole or options.save
+    options.save = whole or options.save or options.merge
     return options
 
 

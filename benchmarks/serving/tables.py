@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -31,8 +32,10 @@ def show(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str]
         console.print(f"left out: {reason}", markup=False)
 
 
-def save(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str], *, quick: bool) -> None:
-    """Write the JSON."""
+def save(
+    rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str], *, quick: bool, merge: bool = False
+) -> None:
+    """Write the JSON; with ``merge``, into what is there: whatever was not measured now stays, and is named in ``kept``."""
     pinned = {peer.package: pinned_version(peer.file, peer.package) for peer in PEER_LIST}
     document = {
         "machine": machine(),
@@ -42,9 +45,33 @@ def save(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str]
         "rows": [msgspec.to_builtins(row, str_keys=True) for row in rows],
         "figures": [msgspec.to_builtins(f) for f in figures],
         "left_out": list(left_out),
+        "kept": [],
     }
+    path = RESULTS / "serving.json"
+    if merge and path.is_file():
+        document = _merged(msgspec.json.decode(path.read_bytes()), document)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "serving.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The new run's document, with what only the old one has."""
+
+    def row(said: dict[str, Any]) -> str:
+        return ", ".join(part for part in (said["workload"], said["name"], _WIRES[said["wire"]]) if part)
+
+    def figure(said: dict[str, Any]) -> str:
+        return str(said["name"])
+
+    made = dict(new)
+    kept: list[str] = []
+    for key, name in (("rows", row), ("figures", figure)):
+        now = {name(said): said for said in new[key]}
+        before = [name(said) for said in old[key]]
+        made[key] = [now.pop(name(said), said) for said in old[key]] + list(now.values())
+        kept += [each for each in before if each not in {name(said) for said in new[key]}]
+    left_out = [reason for reason in old["left_out"] if reason not in new["left_out"]]
+    return {**made, "left_out": [*new["left_out"], *left_out], "kept": kept, "quick": old["quick"] or new["quick"]}
 
 
 def _servers(workload: str, rows: Sequence[Row]) -> Table:

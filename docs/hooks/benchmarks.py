@@ -86,7 +86,9 @@ def machine() -> str:
     on = document["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in {**document["versions"], **document["peers"]}.items())
     quick = " It was a quick run, with fewer and shorter rounds." if document["quick"] else ""
-    return f"Measured on {on['cores']} cores of {on['cpu']} ({on['system']}), with {versions}.{quick}"
+    kept = document.get("kept", [])
+    earlier = f"\n\nKept from an earlier run, of an earlier Fairway: {'; '.join(kept)}." if kept else ""
+    return f"Measured on {on['cores']} cores of {on['cpu']} ({on['system']}), with {versions}.{quick}{earlier}"
 
 
 def profile(name: str) -> str:

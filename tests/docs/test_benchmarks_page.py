@@ -45,6 +45,7 @@ def results(hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             {"name": "another", "value": 12.0, "spread": 0.1, "unit": "ratio", "target": ">= 10", "holds": True},
         ],
         "left_out": ["Triton: no such package"],
+        "kept": ["tiny, mosec, JSON"],
     }
     (tmp_path / "serving.json").write_text(json.dumps(document))
     monkeypatch.setattr(hook, "RESULTS", tmp_path)
@@ -75,6 +76,7 @@ def test_a_missed_target_and_a_quick_run_say_so(hook: ModuleType) -> None:
     assert met.endswith("| >= 10 | yes |")
     assert "quick run" in hook.machine()
     assert "mosec 0.9.8" in hook.machine()
+    assert "Kept from an earlier run, of an earlier Fairway: tiny, mosec, JSON." in hook.machine()
     assert hook.left_out() == "- Triton: no such package"
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
+from functools import partial
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
@@ -15,7 +16,7 @@ from fairway.serving.batches import Batch, BatchingSettings, Listener
 from fairway.serving.cost import CostCurve
 from fairway.serving.forecast import Forecast
 from fairway.serving.inline import Inline, waits_of_thread
-from fairway.serving.joining import Answer, Run, concatenate, run_joined
+from fairway.serving.joining import Answer, Infer, Run, concatenate, run_alone, run_joined
 from fairway.serving.lengths import Length
 from fairway.serving.queues import Job, Part, Piece, Traced, job_of, level_of
 from fairway.serving.waiting import Patience
@@ -61,7 +62,8 @@ class Scheduler:
         length: Length | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._infer = infer
+        self._infer_raw: Infer = partial(infer, raw=True)
+        self._infer_processed: Infer = partial(infer, raw=False)
         self._settings = settings
         self._loop = loop
         self._executor = executor
@@ -244,10 +246,12 @@ class Scheduler:
 
     def _execute(self, pieces: list[Piece]) -> tuple[list[Run], float]:
         """Run, and tell the time that it took."""
-        raw = pieces[0].raw
+        infer = self._infer_raw if pieces[0].raw else self._infer_processed
         started = time.perf_counter()
-        feeds, rows = [piece.feed for piece in pieces], [piece.rows for piece in pieces]
-        runs = run_joined(lambda feed: self._infer(feed, raw), feeds, rows)
+        if len(pieces) == 1:
+            runs = [run_alone(infer, pieces[0].feed, 0)]
+        else:
+            runs = run_joined(infer, [piece.feed for piece in pieces], [piece.rows for piece in pieces])
         return runs, time.perf_counter() - started
 
     def _landed(

@@ -22,6 +22,8 @@ from fairway.serving.validation import check_outputs, select
 log = logging.getLogger(__name__)
 
 Outcome: TypeAlias = InferResponse | FairwayError
+_USUAL = (False, ())
+"""The signature of requests to be processed, of a version whose shapes are fixed."""
 
 
 class Ticket(Job, eq=False, kw_only=True):
@@ -167,7 +169,7 @@ class InferenceCore:
         if request.outputs is not None:
             check_outputs(served.model.raw_outputs if raw else served.model.outputs, request.outputs)
         ticket = Ticket(request.inputs, rows, done, raw, request=request, version=served.version)
-        key = (raw, signature.of(request.inputs))
+        key = _USUAL if signature.fixed and not raw else (raw, signature.of(request.inputs))
         served.front.submit(ticket, key, timeout_s=timeout_s, priority=priority)
         if trace is not None:
             trace.scheduled(served.version, rows, served.stats.seconds, ticket)

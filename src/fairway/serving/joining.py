@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ Answer: TypeAlias = Tensors | FairwayError
 Infer: TypeAlias = Callable[[Tensors], Tensors]
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True, eq=False):
     """One engine call.
 
     ``members`` are positions in the list of feeds; ``answers`` are theirs, in the same order. ``outputs`` is ``None``

@@ -63,7 +63,7 @@ class Signature:
             self._check_rows(inputs, rows)
         return rows
 
-    def of(self, inputs: Tensors) -> Hashable:
+    def of(self, inputs: Tensors) -> tuple[Hashable, ...]:
         """Requests with equal results may be joined along the first axis."""
         return () if self.fixed else tuple(inputs[name].shape[1:] for name in self._specs)
 

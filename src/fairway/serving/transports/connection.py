@@ -75,11 +75,6 @@ class Connection(HttpToolsProtocol):
 
     # -- requests in their turn
 
-    def _rests(self) -> bool:
-        """Whether every request before is answered."""
-        cycle = self.cycle
-        return not self.pipeline and (cycle is None or cycle.response_complete)
-
     def _queue(self, exchange: Exchange) -> None:
         """Begin an exchange, now or when those before it are answered."""
         previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]

@@ -72,7 +72,9 @@ class Reading(Connection):
             elif head_size < _MAX_HEAD:
                 unseen, parent, self._cut = traced.without_parent(said)
                 head = self.heads.get(unseen) if parent is not None else None
-        if head is None or head.length != len(data) - head_size or not self._rests():
+        before = self.cycle
+        rests = not self.pipeline and (before is None or before.response_complete)
+        if head is None or head.length != len(data) - head_size or not rests:
             self._unseen = unseen if head is None else None
             return False
         self._waiting_since = None
