@@ -31,7 +31,7 @@ _PRIOR_ROWS = 10.0
 """Rows of average spread that are added to a slice's own: ten equal losses do not show that the next will be like them."""
 _GAIN = 1.25
 """By how much a further predicate must raise the bound: of two slices that are as good, the simpler is told."""
-_WORTH = 2.0
+_WORTH = 2.5
 """Standard errors by which a further predicate must part its rows from those that it leaves out."""
 _FEWEST = 10
 _LEAST_SHARE = 0.01
