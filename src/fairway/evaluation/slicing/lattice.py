@@ -203,7 +203,7 @@ def _excess(sums: Floats, rest: Floats, doubt: float) -> Floats:
 
 
 def _disjoint(members: Mask, losses: Sequence[Loss], pool: list[tuple[float, Candidate]], most: int) -> list[Candidate]:
-    """The best of the pool, each by the rows that those before it leave."""
+    """The best of the pool, each by the rows that those before it leave; by overconfidence, after all others."""
     if not pool:
         return []
     pool = sorted(pool, key=lambda each: (-each[0], each[1]))
@@ -214,8 +214,9 @@ def _disjoint(members: Mask, losses: Sequence[Loss], pool: list[tuple[float, Can
     uncovered = np.ones(len(members), dtype=np.float32)
     chosen: list[Candidate] = []
     bounds = np.array([bound for bound, _ in pool])
+    later = np.array([losses[each.loss].signed for _, each in pool])
     while len(chosen) < most and float(bounds.max()) > 0:
-        best = int(bounds.argmax())
+        best = int(np.where(later, -np.inf, bounds).argmax()) if (bounds[~later] > 0).any() else int(bounds.argmax())
         chosen.append(pool[best][1])
         uncovered *= 1 - singles[:, best]
         for place, own in enumerate(by_loss):
