@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairway.evaluation.predictions import Classified
+from fairway.evaluation.predictions import Classified, Regressed
 from fairway.evaluation.resampling import class_losses
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ def row_losses(rows: Scored) -> tuple[Loss, ...]:
     Of a classifier with probabilities there are three: whether the class is wrong; the log loss; and by how much the
     probability of the predicted class exceeds being right, whose mean is how overconfident the model is.
     """
-    if not isinstance(rows, Classified):
+    if isinstance(rows, Regressed):
         return (Loss("absolute error", np.abs(rows.predicted - rows.truth)),)
+    if not isinstance(rows, Classified):
+        return (Loss("loss per row", rows.badness()),)
     wrong = (rows.predicted != rows.truth).astype(np.float64)
     if rows.probabilities is None:
         return (Loss("error rate", wrong, binary=True),)
