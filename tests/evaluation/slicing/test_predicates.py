@@ -35,7 +35,7 @@ def test_of_integers(values: Tensor) -> None:
     check("order", values)
 
 
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(st.lists(st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join) | st.none(), min_size=60, max_size=60))
 def test_of_texts(values: list[str | None]) -> None:
     check('my "text"', np.array(values, dtype=object))

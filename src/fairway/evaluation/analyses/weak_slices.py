@@ -93,7 +93,7 @@ def analyse(subject: Subject) -> WeakSlices | None:
     chosen = _sample(subject)
     table = subject.table if chosen is None else subject.table.select(chosen)
     rows = subject.rows if chosen is None else subject.rows.select(chosen)
-    if len(rows) < _FEWEST_ROWS:
+    if len(rows) < _FEWEST_ROWS or len(rows) != table.rows:  # where what is scored is no single row, such as a query
         return None
     groups = rows.row_groups if isinstance(rows, Tallied) else rows.groups
     searched, kept = halves(len(rows), groups, subject.settings.seed)

@@ -33,10 +33,13 @@ class Perturbation(NamedTuple):
     apply: Apply
 
     def at(self, values: Tensor, level: int, seed: int) -> Tensor:
-        """The values at a level from 0, which changes nothing, to 5. The same arguments give the same values."""
+        """The values at a level from 0, which changes nothing, to 5. The same arguments give the same values.
+
+        What is drawn is the same at every level, so that a stronger one hits the same places harder, and more.
+        """
         if level == 0:
             return values
-        changed = self.apply(values.copy(), self.strengths[level - 1], np.random.default_rng([seed, level]))
+        changed = self.apply(values.copy(), self.strengths[level - 1], np.random.default_rng(seed))
         return changed if changed.dtype == values.dtype else as_dtype(changed, values.dtype)
 
 

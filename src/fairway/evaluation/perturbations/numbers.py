@@ -57,8 +57,8 @@ def number_perturbations(values: Tensor, *, takes_missing: bool) -> tuple[Pertur
 
     def units(columns: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
         rows = np.flatnonzero(rng.random(len(columns)) < strength)
-        column = rng.integers(0, columns.shape[1], len(rows))
-        columns[rows, column] *= rng.choice([0.001, 1000.0], size=len(rows))
+        column = rng.integers(0, columns.shape[1], len(columns))[rows]
+        columns[rows, column] *= rng.choice([0.001, 1000.0], size=len(columns))[rows]
         return columns
 
     absent_name = "missing values" if takes_missing else "missing values, imputed by the median"

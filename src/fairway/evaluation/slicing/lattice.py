@@ -31,7 +31,7 @@ _PRIOR_ROWS = 10.0
 """Rows of average spread that are added to a slice's own: ten equal losses do not show that the next will be like them."""
 _GAIN = 1.25
 """By how much a further predicate must raise the bound: of two slices that are as good, the simpler is told."""
-_WORTH = 2.0
+_WORTH = 2.5
 """Standard errors by which a further predicate must part its rows from those that it leaves out."""
 _FEWEST = 10
 _LEAST_SHARE = 0.01
@@ -203,7 +203,7 @@ def _excess(sums: Floats, rest: Floats, doubt: float) -> Floats:
 
 
 def _disjoint(members: Mask, losses: Sequence[Loss], pool: list[tuple[float, Candidate]], most: int) -> list[Candidate]:
-    """The best of the pool, each by the rows that those before it leave."""
+    """The best of the pool, each by the rows that those before it leave; by overconfidence, after all others."""
     if not pool:
         return []
     pool = sorted(pool, key=lambda each: (-each[0], each[1]))
@@ -214,8 +214,9 @@ def _disjoint(members: Mask, losses: Sequence[Loss], pool: list[tuple[float, Can
     uncovered = np.ones(len(members), dtype=np.float32)
     chosen: list[Candidate] = []
     bounds = np.array([bound for bound, _ in pool])
+    later = np.array([losses[each.loss].signed for _, each in pool])
     while len(chosen) < most and float(bounds.max()) > 0:
-        best = int(bounds.argmax())
+        best = int(np.where(later, -np.inf, bounds).argmax()) if (bounds[~later] > 0).any() else int(bounds.argmax())
         chosen.append(pool[best][1])
         uncovered *= 1 - singles[:, best]
         for place, own in enumerate(by_loss):

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fairway.evaluation.predictions import Classified
+from fairway.evaluation.predictions import Classified, Regressed
 from fairway.evaluation.resampling import class_losses
-from fairway.evaluation.tallied import Tallied
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Floats, Mask, Scored
@@ -51,10 +50,10 @@ def row_losses(rows: Scored) -> tuple[Loss, ...]:
     probability of the predicted class exceeds being right, whose mean is how overconfident the model is. Of other tasks than
     classification and regression there is one, which each task defines.
     """
-    if isinstance(rows, Tallied):
-        return (Loss("loss of the row", rows.badness()),)
-    if not isinstance(rows, Classified):
+    if isinstance(rows, Regressed):
         return (Loss("absolute error", np.abs(rows.predicted - rows.truth)),)
+    if not isinstance(rows, Classified):
+        return (Loss("loss per row", rows.badness()),)
     wrong = (rows.predicted != rows.truth).astype(np.float64)
     if rows.probabilities is None:
         return (Loss("error rate", wrong, binary=True),)
