@@ -15,7 +15,7 @@ import msgspec
 from fairway.core.compute import ComputeSettings
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit, check_gate
-from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings
+from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings, TrackingSettings
 from fairway.monitoring.settings import MonitorSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     gate: dict[str, Limit] = {}
     evaluate: EvaluationSettings = EvaluationSettings()
     compute: ComputeSettings = ComputeSettings()
+    tracking: TrackingSettings = TrackingSettings()
     optimize: OptimizationSettings = OptimizationSettings()
     registry: RegistrySettings = RegistrySettings()
     serve: ServeSettings = ServeSettings()
@@ -87,7 +88,7 @@ def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, tex
 
 def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
     changed: dict[str, Any] = {}
-    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate", "compute"):
+    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate", "compute", "tracking"):
         part = getattr(settings, table)
         prefix = f"FAIRWAY_{table.upper()}_"
         given = {name.removeprefix(prefix).lower(): name for name in environ if name.startswith(prefix)}
