@@ -46,6 +46,7 @@ error_rate = {{ max = 0.05 }}
 [evaluate]
 resamples = 100
 analyses = ["errors"]
+processes = 1
 
 [serve]
 port = 0

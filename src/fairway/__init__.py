@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fairway.bundle.format import Bundle as Bundle
     from fairway.client import connect as connect
     from fairway.core.errors import FairwayError as FairwayError
+    from fairway.loop.card import card as card
     from fairway.loop.evaluate import evaluate as evaluate
     from fairway.loop.load import load as load
     from fairway.loop.observe import observe as observe
@@ -32,6 +33,7 @@ _WHERE = {
     "FairwayError": "fairway.core.errors",
     "Model": "fairway.model",
     "Project": "fairway.loop.project",
+    "card": "fairway.loop.card",
     "connect": "fairway.client",
     "evaluate": "fairway.loop.evaluate",
     "load": "fairway.loop.load",
@@ -51,6 +53,7 @@ __all__ = [
     "FairwayError",
     "Model",
     "Project",
+    "card",
     "connect",
     "evaluate",
     "load",

@@ -16,7 +16,13 @@ from fairway.core.compute import ComputeSettings
 from fairway.core.errors import InvalidConfig
 from fairway.core.gate import Limit, check_gate
 from fairway.core.metrics import declare
-from fairway.evaluation.settings import CheckSettings, EvaluationSettings, SliceSettings, metric_name
+from fairway.evaluation.settings import (
+    CheckSettings,
+    EvaluationSettings,
+    SliceSettings,
+    TrackingSettings,
+    metric_name,
+)
 from fairway.monitoring.settings import MonitorSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
@@ -40,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     gate: dict[str, Limit] = {}
     evaluate: EvaluationSettings = EvaluationSettings()
     compute: ComputeSettings = ComputeSettings()
+    tracking: TrackingSettings = TrackingSettings()
     optimize: OptimizationSettings = OptimizationSettings()
     registry: RegistrySettings = RegistrySettings()
     serve: ServeSettings = ServeSettings()
@@ -93,7 +100,7 @@ def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, tex
 
 def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
     changed: dict[str, Any] = {}
-    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate", "compute"):
+    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate", "compute", "tracking"):
         part = getattr(settings, table)
         prefix = f"FAIRWAY_{table.upper()}_"
         given = {name.removeprefix(prefix).lower(): name for name in environ if name.startswith(prefix)}

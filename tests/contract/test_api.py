@@ -13,7 +13,20 @@ import fairway
 from fairway.loop.project import Project
 from tests.conftest import Digits
 
-VERBS = ("evaluate", "load", "observe", "optimize", "pack", "register", "release", "rollback", "run", "serve", "status")
+VERBS = (
+    "card",
+    "evaluate",
+    "load",
+    "observe",
+    "optimize",
+    "pack",
+    "register",
+    "release",
+    "rollback",
+    "run",
+    "serve",
+    "status",
+)
 
 
 def test_this_is_the_public_api() -> None:

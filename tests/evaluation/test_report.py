@@ -146,6 +146,55 @@ def test_the_page_is_readable_in_light_and_dark(chromium: Any, report: Report, t
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_no_serious_fault(chromium: Any, report: Report, tmp_path: Path, scheme: str, width: int) -> None:
+    """WCAG 2.2 A and AA, by axe-core; with every fold open."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    file = tmp_path / "report.html"
+    file.write_text(report.as_html().replace("<details>", "<details open>"), "utf-8")
+    context = chromium.new_context(bypass_csp=True, color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(file.as_uri())
+    found = Axe().run(page).response
+    context.close()
+    assert len(found["passes"]) > 20
+    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    assert [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in serious] == []
+
+
+@pytest.mark.browser
+def test_the_contents_lead_to_every_section(chromium: Any, report: Report, tmp_path: Path) -> None:
+    from playwright import sync_api
+
+    file = tmp_path / "report.html"
+    file.write_text(report.as_html(), "utf-8")
+    page = chromium.new_page(viewport={"width": 1280, "height": 700})
+    page.goto(file.as_uri())
+    links = page.locator("nav.contents a")
+    assert links.count() == page.locator("main h2").count() >= 8
+    links.filter(has_text="Where this comes from").click()
+    sync_api.expect(page.locator("#provenance")).to_be_in_viewport()
+    sync_api.expect(page.locator("nav.contents")).to_be_in_viewport()  # it stays in sight
+    page.close()
+
+
+@pytest.mark.browser
+def test_it_prints_whole_on_paper(chromium: Any, report: Report, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(report.as_html(), "utf-8")
+    page = chromium.new_page(viewport={"width": 794, "height": 1123})
+    page.goto(file.as_uri())
+    page.emulate_media(media="print")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    shown = page.locator("nav.contents").is_visible()
+    pdf = page.pdf(format="A4")
+    page.close()
+    assert (width, shown) == (794, False)
+    assert pdf.startswith(b"%PDF")
+
+
+@pytest.mark.browser
 def test_the_page_fits_a_phone(chromium: Any, report: Report, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(report.as_html(), "utf-8")

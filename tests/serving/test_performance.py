@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,11 +14,15 @@ from hypothesis import strategies as st
 
 from fairway.bundle.format import Bundle, write_bundle
 from fairway.core.gate import Limit, Outcome, judge
-from fairway.serving.performance import measure_performance
+from fairway.core.latency import BINS, LatencyProfile
+from fairway.serving.energy import Rapl
+from fairway.serving.performance import _energy, measure_performance
+from fairway.serving.probe import Span
 from fairway.serving.quantiles import quantile_interval, rate_interval
 
 NAMES = {
-    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps", "error_rate", "memory_mb", "load_ms", "size_mb",
+    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps", "error_rate", "memory_mb", "load_ms",
+    "first_request_ms", "size_mb",
 }  # fmt: skip
 
 
@@ -66,7 +72,10 @@ def test_nothing_seen_says_nothing() -> None:
 
 @pytest.mark.parametrize("rps", [200.0, None])
 def test_a_bundle_is_measured_in_a_process_of_its_own(bundles: tuple[Bundle, ...], rps: float | None) -> None:
-    measured = {m.metric: m for m in measure_performance(bundles[0], rps=rps, seconds=0.5)}
+    found = measure_performance(bundles[0], rps=rps, seconds=0.5)
+    measured = {m.metric: m for m in found.measurements}
+    assert found.latency is not None
+    assert found.latency.requests == measured["latency_p50_ms"].n
     assert set(measured) == NAMES
     assert not any(m.error for m in measured.values())
     assert all(m.low <= m.value <= m.high for m in measured.values())
@@ -84,8 +93,73 @@ def test_a_bundle_is_measured_in_a_process_of_its_own(bundles: tuple[Bundle, ...
 def test_what_cannot_be_measured_says_why(bundles: tuple[Bundle, ...], tmp_path: Path) -> None:
     manifest = bundles[0].manifest
     broken = write_bundle(tmp_path / "broken", manifest, {"model.onnx": b"not a graph"})
-    measured = {m.metric: m for m in measure_performance(broken, rps=50, seconds=0.1)}
-    assert set(measured) == NAMES
+    found = measure_performance(broken, rps=50, seconds=0.1, saturate_s=0.1)
+    measured = {m.metric: m for m in found.measurements}
+    assert set(measured) == {*NAMES, "energy_mj_per_request"}
+    assert found.latency is None
     assert "model.onnx" in measured["latency_p99_ms"].error
     assert measured["size_mb"].error == ""
     assert judge({"latency_p99_ms": Limit(max=1e6)}, measured.values()).outcome is Outcome.ERROR
+
+
+def test_fresh_processes_and_full_load_give_everything_an_interval(bundles: tuple[Bundle, ...]) -> None:
+    found = measure_performance(bundles[0], rps=400, seconds=1, processes=2, saturate_s=0.2, core_watts=10)
+    measured = {(m.metric, m.at_rps): m for m in found.measurements}
+    assert len(measured) == len(found.measurements)
+    assert {m.metric for m in found.measurements if m.confidence == 1} == {"size_mb"}
+    assert all(m.low < m.value < m.high for m in found.measurements if m.metric not in ("size_mb", "error_rate"))
+    most, offered = measured["throughput_rps", None], measured["throughput_rps", 400]
+    assert offered.high < most.low  # a small model takes thousands
+    assert measured["latency_p99_ms", 400].n == 400
+    assert measured["load_ms", None].n == 2
+    energy = measured["energy_mj_per_request", None]
+    assert energy.n == most.n
+    cores = os.cpu_count() or 1
+    assert Rapl.find() is not None or 0 < energy.value / 1e3 * most.value <= 10 * cores * 1.05  # watts, by the model
+    assert judge({"throughput_rps": Limit(min=500)}, found.measurements).outcome is Outcome.PASSED
+
+
+def counters(root: Path, **values: tuple[str, int]) -> None:
+    for number, (name, energy) in enumerate(values.values()):
+        folder = root / f"intel-rapl:{number}"
+        folder.mkdir(exist_ok=True)
+        (folder / "name").write_text(f"{name}\n")
+        (folder / "max_energy_range_uj").write_text("1000000\n")
+        (folder / "energy_uj").write_text(f"{energy}\n")
+
+
+def test_energy_is_that_of_packages_and_memory_and_survives_a_counter_that_wraps_around(tmp_path: Path) -> None:
+    counters(tmp_path, a=("package-0", 900_000), b=("dram", 10), c=("psys", 5), d=("core", 7))
+    meter = Rapl.find(tmp_path)
+    assert meter is not None
+    counters(tmp_path, a=("package-0", 100_000), b=("dram", 20_010), c=("psys", 999_999), d=("core", 999_999))
+    assert meter.joules() == pytest.approx(0.22)
+    assert meter.joules() == pytest.approx(0.22)
+
+
+def test_counters_that_may_not_be_read_are_no_counters(tmp_path: Path) -> None:
+    assert Rapl.find(tmp_path) is None
+    counters(tmp_path, a=("package-0", 1))
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    assert Rapl.find(tmp_path) is None
+
+
+def test_counted_energy_is_no_estimate_and_modeled_energy_says_that_it_is() -> None:
+    spans = [Span(0.1, 100, 0.08, 1.0 + 0.01 * i) for i in range(10)]
+    counted = _energy(spans, 0.95, 12)
+    assert counted.value == pytest.approx(10.45)
+    assert "RAPL" in counted.method
+    modeled = _energy([msgspec.structs.replace(span, joules=None) for span in spans], 0.95, 12)
+    assert modeled.value == pytest.approx(9.6)
+    assert "approximate: an estimate" in modeled.method
+
+
+@given(st.lists(st.floats(0, 1e5), min_size=1, max_size=200), st.integers(0, 5))
+def test_a_profile_holds_every_request_and_tells_each_share_to_its_bin(values: list[float], failures: int) -> None:
+    profile = LatencyProfile.of(values, at_rps=10, failures=failures)
+    assert sum(profile.counts) == len(values)
+    assert profile.requests == len(values) + failures
+    assert len(profile.edges_ms) == len(profile.counts) + 1 <= BINS + 1
+    for edge, share in list(zip(profile.edges_ms, profile.shares(), strict=True))[1:-1]:
+        assert share * profile.requests == pytest.approx(sum(max(v, 1e-6) < edge for v in values))
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=LatencyProfile) == profile

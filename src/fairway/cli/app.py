@@ -11,6 +11,8 @@ import msgspec
 import typer
 from typer.exceptions import Abort, TyperException
 
+from fairway.cli.card import card
+from fairway.cli.comment import comment
 from fairway.cli.errors import BROKEN, DONE, INTERRUPTED, MISTAKE, exit_code
 from fairway.cli.evaluate import evaluate
 from fairway.cli.infer import infer
@@ -43,8 +45,10 @@ _COMMANDS: dict[Callable[..., None], str] = {
     init: "Write a fairway.toml for a checkpoint and a data file.",
     run: "The whole road: convert, evaluate, optimize, pack, release.",
     evaluate: "Score a model, slice by slice; judge it by the gate.",
+    comment: "Put the Markdown of an evaluation into a pull request.",
     optimize: "Find the best form of a model that passes the gate.",
     pack: "Write a model, with its evidence, as one bundle.",
+    card: "Print a model card: Hugging Face or CycloneDX.",
     register: "Make a bundle the next version of its model.",
     serve: "Answer over REST; follow the registry.",
     infer: "Ask a server.",

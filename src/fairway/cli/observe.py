@@ -9,7 +9,7 @@ import typer
 import fairway
 from fairway.cli.errors import DONE, FAILED, INCONCLUSIVE
 from fairway.cli.options import Html, Json, ProjectPath
-from fairway.cli.output import emit, write_page
+from fairway.cli.output import emit, write_file
 
 
 def observe(
@@ -24,6 +24,6 @@ def observe(
     """
     report = fairway.observe(model, project=fairway.Project.find(project))
     if html:
-        write_page(html, report.as_html())
+        write_file(html, report.as_html())
     emit(report.as_text(), report.as_json(), json=json)
     raise typer.Exit({"drift": FAILED, "no drift": DONE}.get(report.outcome, INCONCLUSIVE))

@@ -9,7 +9,7 @@ import typer
 import fairway
 from fairway.cli.errors import OUTCOME_CODES
 from fairway.cli.options import Html, Json, ProjectPath
-from fairway.cli.output import emit, watched, write_page
+from fairway.cli.output import emit, watched, write_file
 
 
 def optimize(
@@ -27,7 +27,7 @@ def optimize(
     with watched() as progress:
         result = fairway.optimize(model, project=fairway.Project.find(project), progress=progress)
     if html:
-        write_page(html, result.as_html())
+        write_file(html, result.as_html())
     emit(
         f"{result.as_text()}\nchosen: {result.chosen.path}\nnext: fairway pack {result.chosen.path}",
         result.as_json(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fairway.bundle.staging import publish_file
 from fairway.core.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -28,17 +29,33 @@ def emit(text: str, document: Any, *, json: bool, line: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_page(path: Path | None, page: str) -> None:
-    """Write an HTML page where the user asked for one, atomically."""
+def check_place(path: Path | None, option: str) -> None:
+    """Before the work, not after it: raise :class:`InvalidConfig` where ``path`` surely cannot be written."""
     if path is None:
         return
+    place = path.absolute()
+    parent = next(folder for folder in place.parents if os.path.lexists(folder))
+    if place.is_dir():
+        raise InvalidConfig(f"{path} is a folder; name a file in it with {option}")
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InvalidConfig(
+            f"cannot write {path}: nothing can be written in {parent}; choose another place with {option}"
+        )
+
+
+def write_file(path: Path | None, text: str, option: str = "--html") -> None:
+    """Write a report where the user asked for one with ``option``: all of it, or nothing."""
+    if path is None:
+        return
+    check_place(path, option)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        partial.write_text(page, "utf-8")
-        partial.replace(path)
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing takes its place
+            path.write_text(text, "utf-8")
+        else:
+            with publish_file(path) as file:
+                file.write(text.encode())
     except OSError as error:
-        raise InvalidConfig(f"cannot write {path}: {error.strerror}; choose another place with --html") from None
+        raise InvalidConfig(f"cannot write {path}: {error.strerror}; choose another place with {option}") from None
     note(f"wrote {path}")
 
 

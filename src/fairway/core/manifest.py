@@ -14,6 +14,9 @@ from fairway.core.tensors import TensorSpec
 FORMAT = 1
 """The bundle format that this version writes, and the newest that it reads."""
 
+EVIDENCE = ("evaluation.json", "baseline.json", "README.md", "bom.cdx.json")
+"""Files of a packed bundle that tell of this very graph: of another one they would be untrue."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Model names: safe in a path, a URL, a metric label and an OCI tag."""
 

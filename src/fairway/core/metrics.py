@@ -104,11 +104,15 @@ METRICS: dict[str, Metric] = {
         Metric("latency_p50_ms", "median time from request to answer"),
         Metric("latency_p95_ms", "95th percentile of the time from request to answer"),
         Metric("latency_p99_ms", "99th percentile of the time from request to answer"),
-        Metric("throughput_rps", "requests answered per second"),
+        Metric(
+            "throughput_rps", "requests answered per second: at the load `at_rps`, or without one as many as it takes"
+        ),
         Metric("error_rate", "share of valid requests that were not answered"),
         Metric("memory_mb", "resident memory of a process that serves the model, in 10^6 bytes"),
         Metric("size_mb", "size of the bundle's files, in 10^6 bytes"),
         Metric("load_ms", "time from opening the bundle to the first answer"),
+        Metric("first_request_ms", "time of the first request to a model that has just been loaded"),
+        Metric("energy_mj_per_request", "energy that the processor takes per request at full load, in millijoules"),
     )
 }
 """Every metric that a gate may limit, by name."""

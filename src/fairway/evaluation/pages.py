@@ -33,6 +33,8 @@ _VARIABLES = {
     **{color: f"series-{number}" for number, color in enumerate(SERIES, 1)},
     **{"#000000": "ink", "#ffffff": "surface", "#808080": "muted", "#b0b0b0": "line", "#cccccc": "line"},
 }
+_WORTH_CONTENTS = 4
+"""Sections from which a page has a table of contents."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 
@@ -61,11 +63,13 @@ def render_page(title: str, body_template: str, **context: Any) -> str:
     (True, True)
     """
     environment = _environment()
+    markup = require("markupsafe", extra="evaluate").Markup
     parts = environment.get_template("parts.html").module
-    body = environment.from_string(body_template).render(parts=parts, **context)
+    body, outline = _outlined(environment.from_string(body_template).render(parts=parts, **context))
     page = environment.get_template("page.html")
     shown = {name: context.get(name, "") for name in ("kicker", "summary")}
-    return page.render(title=title, body=require("markupsafe", extra="evaluate").Markup(body), **shown)
+    contents = [(name, markup(text)) for name, text in outline] if len(outline) >= _WORTH_CONTENTS else []
+    return page.render(title=title, body=markup(body), outline=contents, **shown)
 
 
 def render_part(name: str, **context: Any) -> Markup:
@@ -130,6 +134,28 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     return environment
+
+
+def _outlined(body: str) -> tuple[str, list[tuple[str, str]]]:
+    """The page's inside, with wide tables in reach of the keyboard and an id on every ``<h2>``; and these, with their texts."""
+    taken = set(re.findall(r'\sid="([^"]+)"', body))
+    outline: list[tuple[str, str]] = []
+
+    def heading(found: re.Match[str]) -> str:
+        attributes, inside = found[1], found[2]
+        text = re.sub(r"<[^>]*>", "", inside).strip()
+        given = re.search(r'\sid="([^"]+)"', attributes)
+        name = given[1] if given else _free(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part", taken)
+        taken.add(name)
+        outline.append((name, text.partition(": ")[0]))
+        return found[0] if given else f'<h2 id="{name}"{attributes}>{inside}</h2>'
+
+    body = body.replace('<div class="scroll">', '<div class="scroll" role="group" tabindex="0" aria-label="Table">')
+    return re.sub(r"<h2((?:\s[^>]*)?)>(.*?)</h2>", heading, body, flags=re.DOTALL), outline
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
 
 
 def _describe(svg: ElementTree.Element, title: str, description: str, prefix: str) -> None:

@@ -147,32 +147,6 @@ def residuals_plot(residuals: Residuals) -> Markup:
     )
 
 
-def latency_plot(found: Sequence[Measurement], findings: Sequence[Finding]) -> Markup:
-    """Latency percentiles with their intervals, and the gate's limits on them."""
-    figure, axes = styled_axes(7.4, 0.42 * len(found) + 0.9)
-    for place, each in enumerate(found):
-        high = each.high if np.isfinite(each.high) else each.value
-        axes.plot([each.low, high], [place, place], color=ACCENT, linewidth=2.2, solid_capstyle="round")
-        axes.plot([each.value], [place], "o", color=ACCENT, markersize=7, markeredgecolor=SURFACE)
-        for finding in findings:
-            if finding.measurement == each:
-                axes.plot(
-                    [finding.limit] * 2, [place - 0.34, place + 0.34], color=_COLORS[finding.outcome], linewidth=2.2
-                )
-                axes.text(
-                    finding.limit, place - 0.4, f"limit {number(finding.limit)}", color=MUTED, fontsize=8, ha="center"
-                )
-    axes.set_yticks(range(len(found)), [_percentile(each) for each in found])
-    axes.set_ylim(len(found) - 0.5, -0.7)
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.08)
-    axes.set_xlabel("milliseconds")
-    axes.spines["left"].set_visible(False)
-    shown = "; ".join(f"{_percentile(each)}: {number(each.value)} ms" for each in found)
-    return themed_svg(figure, title="Latency", description=shown)
-
-
 def _limit_row(axes: Any, finding: Finding) -> None:
     found = finding.measurement
     assert found is not None
@@ -221,11 +195,6 @@ def _label_top(axes: Any, x: float, text: str, color: str, *, left: bool = False
         color=color,
         fontsize=8.5,
     )
-
-
-def _percentile(found: Measurement) -> str:
-    name = found.metric.removeprefix("latency_").removesuffix("_ms")
-    return name if found.at_rps is None else f"{name} at {number(found.at_rps)}/s"
 
 
 def _short(label: str) -> str:

@@ -1,4 +1,4 @@
-"""The report of an evaluation, as data. JSON, text and HTML are made from it alone."""
+"""The report of an evaluation, as data. JSON, text, Markdown, JUnit and HTML are made from it alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from fairway.core.errors import InvalidData, NewerFormat
 from fairway.core.gate import Limit, Verdict
+from fairway.core.latency import LatencyProfile
 from fairway.core.metrics import Measurement
 from fairway.evaluation.analyses.found import Analyses
 from fairway.evaluation.comparison import Comparison
@@ -66,6 +67,8 @@ class Report(msgspec.Struct, frozen=True):
         How many groups the rows are of, if ``settings.group`` names them; else 0.
     analyses : Analyses
         What was looked for beyond metrics.
+    latency : tuple of LatencyProfile
+        The distribution of latencies, as served, at each load.
     """
 
     model: str
@@ -90,6 +93,7 @@ class Report(msgspec.Struct, frozen=True):
     comparisons: tuple[Comparison, ...] = ()
     groups: int = 0
     analyses: Analyses = Analyses()
+    latency: tuple[LatencyProfile, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -135,3 +139,15 @@ class Report(msgspec.Struct, frozen=True):
         from fairway.evaluation.report_html import render_html
 
         return render_html(self)
+
+    def as_markdown(self) -> str:
+        """GitHub-flavored Markdown for a pull request, short enough for a comment."""
+        from fairway.evaluation.report_markdown import render_markdown
+
+        return render_markdown(self)
+
+    def as_junit(self) -> str:
+        """JUnit XML: one test case per finding of the gate."""
+        from fairway.evaluation.report_junit import render_junit
+
+        return render_junit(self)

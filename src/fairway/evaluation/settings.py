@@ -162,6 +162,11 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     metrics : tuple of str
         Metrics of your own: ``module:function``, imported from the folder of ``fairway.toml``, or the name of an entry point of
         the group ``fairway.metrics``.
+    processes : int
+        Fresh processes among which the load is divided. Time to load, first request and memory are measured once in
+        each: more make their intervals narrower.
+    core_watts : float
+        What one busy core draws, for the estimate of energy where the processor's own counters cannot be read.
     analyses : tuple of str
         What ``fairway evaluate`` looks for beyond metrics; by default, all that applies.
     positive : str
@@ -186,6 +191,8 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     pair: str = ""
     max_tokens: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 32
     metrics: tuple[str, ...] = ()
+    processes: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    core_watts: Annotated[float, msgspec.Meta(gt=0)] = 12.0
     analyses: tuple[str, ...] = ANALYSES
     positive: str = ""
     costs: CostSettings | None = None
@@ -195,3 +202,19 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         """Raise ``ValueError`` for what types alone do not catch."""
         if unknown := [name for name in self.analyses if name not in ANALYSES]:
             raise ValueError(f"no analysis {unknown[0]!r}; known: {', '.join(ANALYSES)}")
+
+
+class TrackingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where evaluations are logged, beside the report.
+
+    Attributes
+    ----------
+    mlflow : str
+        An MLflow tracking server or store, such as ``http://mlflow:5000`` or ``sqlite:///mlflow.db``. Empty: none. With
+        credentials in it, give it as ``FAIRWAY_TRACKING_MLFLOW`` rather than in a file.
+    experiment : str
+        Of MLflow. Empty: the model's name.
+    """
+
+    mlflow: str = ""
+    experiment: str = ""

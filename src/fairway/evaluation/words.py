@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fairway.core.gate import Finding, Limit, Outcome, Verdict
-from fairway.core.metrics import Measurement
+from fairway.core.metrics import METRICS, Measurement
 from fairway.evaluation.comparison import Answer, Comparison
 from fairway.evaluation.estimates import Estimate
 from fairway.evaluation.report import Report
@@ -69,6 +69,12 @@ def change(report: Report, compared: Comparison) -> str:
     """The measured difference that an answer is about."""
     found = report.measurement(compared.metric, part=compared.slice, versus=True)
     return "—" if found is None else estimate(found)
+
+
+def is_quality(found: Measurement) -> bool:
+    """Whether it tells how good the answers are, rather than what they cost."""
+    known = METRICS.get(found.metric)
+    return known is None or bool(known.tasks)
 
 
 def approximate(found: Measurement) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from fairway.bundle.format import Bundle
-from fairway.core.errors import InvalidConfig, InvalidData, ModelNotFound
+from fairway.core.errors import InvalidConfig, InvalidData, MissingExtra, ModelNotFound, ServerUnavailable
 from fairway.core.gate import Gate
+from fairway.core.latency import LatencyProfile
 from fairway.core.metrics import Measurement
 from fairway.evaluation.report import Report
+from fairway.evaluation.settings import EvaluationSettings
 from fairway.loop.models import find_bundle, find_version
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
@@ -23,8 +26,15 @@ from fairway.settings import FILE
 if TYPE_CHECKING:
     from fairway.sources.tables import Table
 
-PERFORMANCE = ("latency_", "throughput_rps", "error_rate", "memory_mb", "size_mb", "load_ms")
+_log = logging.getLogger(__name__)
+
+PERFORMANCE = (
+    *("latency_", "throughput_rps", "error_rate", "memory_mb", "size_mb", "load_ms"),
+    *("first_request_ms", "energy_mj_per_request"),
+)
 DEFAULT_RPS = 50.0
+SATURATE_S = 0.5
+"""How long each process is kept as busy as it can be."""
 REQUESTS = 1_000
 """Per load. The interval of a 99th percentile is finite from 373 on, at 95 % confidence."""
 
@@ -35,6 +45,7 @@ def evaluate(
     data: Path | str | None = None,
     baseline: str = "champion",
     ray: str | None = None,
+    mlflow: str = "",
     project: Project | None = None,
     progress: Progress = SILENT,
 ) -> Report:
@@ -51,13 +62,17 @@ def evaluate(
         not exist yet, as for a first version.
     ray : str, optional
         The Ray cluster that does the work, instead of ``[compute] ray``; the report is the same.
+    mlflow : str, optional
+        An MLflow tracking server or store to log the report to; default: ``[tracking] mlflow``. What cannot be logged
+        is a warning: the report is returned all the same.
     project : Project, optional
         Defaults to that of the working directory.
 
     Returns
     -------
     Report
-        With ``.passed``, ``.verdict``, ``.as_text()``, ``.as_json()`` and ``.as_html()``.
+        With ``.passed``, ``.verdict``, ``.as_text()``, ``.as_json()``, ``.as_html()``, ``.as_markdown()`` and
+        ``.as_junit()``.
     """
     project = project or Project.find()
     if ray is not None:
@@ -67,10 +82,14 @@ def evaluate(
     bundle = find_bundle(project, model, progress)
     champion = _baseline(project, bundle, baseline)
     progress.step(f"measuring {bundle.manifest.name} under load")
-    performance = measure(bundle, project.settings.gate)
-    incumbent = measure(champion[1], project.settings.gate) if champion and _compares(project.settings.gate) else []
+    gate, settings = project.settings.gate, project.settings.evaluate
+    performance, latency = measure_whole(bundle, gate, settings, progress)
+    incumbent = measure_whole(champion[1], gate, settings, progress)[0] if champion and _compares(gate) else []
     progress.step(f"scoring {bundle.manifest.name} on {table.rows:,} rows")
-    return score(project, bundle, table, champion, extra=performance, champion_extra=incumbent, progress=progress)
+    report = score(project, bundle, table, champion, extra=performance, champion_extra=incumbent, progress=progress)
+    report = structs.replace(report, latency=tuple(latency))
+    _track(report, project, mlflow, progress)
+    return report
 
 
 def score(
@@ -115,15 +134,70 @@ def score(
         )
 
 
-def measure(bundle: Bundle, gate: Gate, requests: int = REQUESTS) -> list[Measurement]:
-    """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names."""
+def measure(bundle: Bundle, gate: Gate, requests: int = REQUESTS, *, saturate: bool | None = None) -> list[Measurement]:
+    """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names.
+
+    In one process per load, and quickly: for a search that measures again and again. ``saturate``: also the largest
+    throughput and the energy; by default where the gate limits them.
+    """
     from fairway.serving.performance import measure_performance
 
-    loads = sorted({limit.at_rps for name, limit in gate.items() if name.startswith(PERFORMANCE) and limit.at_rps})
+    asked = needs_saturation(gate) if saturate is None else saturate
     measured: list[Measurement] = []
-    for rps in loads or [DEFAULT_RPS]:
-        measured += measure_performance(bundle, rps=rps, seconds=max(2.0, requests / rps))
+    for number, rps in enumerate(_loads(gate)):
+        saturate_s = SATURATE_S if asked and not number else 0.0
+        measured += measure_performance(
+            bundle, rps=rps, seconds=max(2.0, requests / rps), saturate_s=saturate_s
+        ).measurements
     return measured
+
+
+def measure_whole(
+    bundle: Bundle, gate: Gate, settings: EvaluationSettings, progress: Progress = SILENT
+) -> tuple[list[Measurement], list[LatencyProfile]]:
+    """All that there is to measure of a bundle as served, and the distribution of its latencies, at every load."""
+    from fairway.serving.performance import measure_performance
+
+    measured, profiles, loads = list[Measurement](), list[LatencyProfile](), _loads(gate)
+    for number, rps in enumerate(loads):
+        found = measure_performance(
+            bundle,
+            rps=rps,
+            seconds=max(2.0, REQUESTS / rps),
+            confidence=settings.confidence,
+            processes=settings.processes,
+            saturate_s=SATURATE_S if not number else 0.0,
+            core_watts=settings.core_watts,
+        )
+        if number:  # they depend on no load, and one row of each is enough
+            once = ("load_ms", "first_request_ms", "size_mb")
+            found.measurements[:] = [m for m in found.measurements if m.metric not in once]
+        measured += found.measurements
+        profiles += [found.latency] if found.latency is not None else []
+        progress("load", number + 1, len(loads))
+    return measured, profiles
+
+
+def _track(report: Report, project: Project, mlflow: str, progress: Progress) -> None:
+    tracking = project.settings.tracking
+    if uri := mlflow or tracking.mlflow:
+        from fairway.evaluation.tracking import log_report
+
+        progress.step("logging to MLflow")
+        try:
+            log_report(report, uri, tracking.experiment)
+        except (ServerUnavailable, MissingExtra) as error:  # minutes of measuring are not lost for want of a server
+            _log.warning("%s", error)
+
+
+def needs_saturation(gate: Gate) -> bool:
+    """Whether a limit is on what is measured at full load."""
+    return any(name.startswith("energy_") or (name == "throughput_rps" and not gate[name].at_rps) for name in gate)
+
+
+def _loads(gate: Gate) -> list[float]:
+    named = {limit.at_rps for name, limit in gate.items() if name.startswith(PERFORMANCE) and limit.at_rps}
+    return sorted(named) or [DEFAULT_RPS]
 
 
 def _compares(gate: Gate) -> bool:

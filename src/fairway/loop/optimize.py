@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.loop.evaluate import check_data, measure
+from fairway.loop.evaluate import check_data, measure, needs_saturation
 from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
@@ -39,15 +39,17 @@ def optimize(
     check_data(project, table)
     bundle = find_bundle(project, model, progress)
     progress.step(f"optimizing {bundle.manifest.name}")
+    gate, objective = project.settings.gate, project.settings.optimize.objective
+    saturate = needs_saturation(gate) or objective in ("throughput_rps", "energy_mj_per_request")
     return search(
         bundle,
         table=table,
         reference=reference,
         label=project.data.label,
-        gate=project.settings.gate,
+        gate=gate,
         slices=project.settings.slices,
         workdir=project.work() / "candidates",
-        measure=lambda candidate: measure(candidate, project.settings.gate, REQUESTS),
+        measure=lambda candidate: measure(candidate, gate, REQUESTS, saturate=saturate),
         settings=project.settings.optimize,
         evaluation=project.settings.evaluate,
         root=project.root,

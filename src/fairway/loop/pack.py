@@ -13,6 +13,7 @@ import msgspec
 
 from fairway.bundle.format import MANIFEST, Bundle, copy_bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle, InvalidConfig
+from fairway.evaluation.cards import card_files
 from fairway.evaluation.report import Report
 from fairway.loop.evaluate import evaluate
 from fairway.loop.models import find_bundle
@@ -136,6 +137,7 @@ def write_packed(project: Project, bundle: Bundle, report: Report, target: Path,
     lineage = bundle.manifest.lineage
     digests = {**lineage.data_digests, "test": report.data, "reference": reference.digest}
     manifest = msgspec.structs.replace(bundle.manifest, lineage=msgspec.structs.replace(lineage, data_digests=digests))
+    files |= card_files(manifest, report)
     with _giving_way(target):
         return write_bundle(target, manifest, files)
 

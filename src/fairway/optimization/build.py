@@ -12,13 +12,10 @@ import msgspec
 
 from fairway.bundle.format import MANIFEST, Bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle
-from fairway.core.manifest import PassRecord
+from fairway.core.manifest import EVIDENCE, PassRecord
 from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.recipes import PASSES, Recipe, Stage
-
-LEFT_BEHIND = ("evaluation.json", "baseline.json")
-"""Files that tell what another graph answered."""
 
 _REVISION = 2
 """Raised when a pass changes what it writes: finished candidates are then made again."""
@@ -86,7 +83,7 @@ def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination:
         before = source.manifest
         folder = Path(spec.file).parent
         replaced = {(folder / name).as_posix() for name in (graph.name, *external_files(graph))}
-        kept = {name: source.path / name for name in before.files if name not in {*replaced, *LEFT_BEHIND}}
+        kept = {name: source.path / name for name in before.files if name not in {*replaced, *EVIDENCE}}
         added = {(folder / name).as_posix(): made.parent / name for name in (made.name, *external_files(made))}
         if clash := sorted(set(kept) & set(added)):
             raise InvalidBundle(f"this bundle already has a file {clash[0]!r}; rename it and pack the bundle again")

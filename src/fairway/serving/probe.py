@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,6 +22,7 @@ import uvloop
 from fairway.bundle.format import read_bundle
 from fairway.core.errors import FairwayError
 from fairway.core.messages import InferRequest
+from fairway.serving.energy import Rapl
 from fairway.serving.inference import InferenceCore, Outcome
 from fairway.serving.models import Models
 from fairway.serving.settings import ServeSettings
@@ -27,12 +31,19 @@ from fairway.serving.warmup import made_up_rows, sample_rows, take
 
 _SPIN_S = 0.002
 _TAIL_S = 10.0
+_SPANS = 10
+_ENOUGH = 100
+"""Requests that full load should answer, for spans that are not mostly of chance."""
+_PATIENCE = 10
+"""How many times as long as asked to wait for them."""
+_BACK_OFF_S = 0.001
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What to do.
 
     ``rps``: offered load with Poisson arrivals; ``None``: ``concurrency`` callers, each sending as soon as it is answered.
+    ``saturate_s``: how long to let such callers follow the load; 0: not at all.
     """
 
     seconds: float
@@ -40,17 +51,42 @@ class Plan(msgspec.Struct, frozen=True):
     rows: int
     concurrency: int
     seed: int
+    saturate_s: float = 0.0
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A part of the time at full load. ``joules``: of the whole processor; ``None`` where nothing counts them."""
+
+    seconds: float
+    answered: int
+    cpu_s: float
+    joules: float | None
 
 
 class Observed(msgspec.Struct, frozen=True):
     """What was seen. Latencies of answered requests, from their scheduled arrival; times from the load's start."""
 
     load_ms: float
+    first_ms: float
     memory_mb: float
     latencies_ms: list[float]
     finished_s: list[float]
     failures: int
     first_failure: str
+    saturated: list[Span] = []
+
+
+class _Mark(NamedTuple):
+    """Totals at one moment."""
+
+    at_s: float
+    answered: int
+    cpu_s: float
+    joules: float | None
+
+    def until(self, later: _Mark) -> Span:
+        joules = None if self.joules is None or later.joules is None else later.joules - self.joules
+        return Span(later.at_s - self.at_s, later.answered - self.answered, later.cpu_s - self.cpu_s, joules)
 
 
 class _Load:
@@ -95,16 +131,44 @@ class _Load:
             self.failures += self.out
             self.first_failure = self.first_failure or f"no answer within {_TAIL_S:g} s after the load ended"
 
-    async def closed_loop(self) -> None:
+    async def closed_loop(self, seconds: float) -> None:
         """As much as it takes, with a fixed number of callers."""
         began = time.perf_counter()
-        until = began + self._plan.seconds
+        until = began + seconds
+        await self._callers(began, lambda now: now < until)
 
+    async def saturated(self) -> list[Span]:
+        """As much as it takes, in spans: of equal length, ten of them, and longer where few requests are answered."""
+        meter, marks = Rapl.find(), list[_Mark]()
+        running = True
+
+        def mark() -> None:
+            joules = meter.joules() if meter is not None else None
+            marks.append(_Mark(time.perf_counter(), len(self.finished_s), time.process_time(), joules))
+
+        async def watch() -> None:
+            nonlocal running
+            ticks = 0
+            while ticks < _SPANS or (marks[-1].answered < _ENOUGH and ticks < _SPANS * _PATIENCE):
+                await asyncio.sleep(self._plan.saturate_s / _SPANS)
+                mark()
+                ticks += 1
+            running = False
+
+        mark()
+        await asyncio.gather(watch(), self._callers(marks[0].at_s, lambda _: running))
+        chosen = [marks[round(place)] for place in np.linspace(0, len(marks) - 1, _SPANS + 1)]
+        return [one.until(other) for one, other in pairwise(chosen)]
+
+    async def _callers(self, began: float, going_on: Callable[[float], bool]) -> None:
         async def caller() -> None:
-            while (now := time.perf_counter()) < until:
+            while going_on(now := time.perf_counter()):
                 answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                failed = self.failures
                 self._send(now, began, answered)
                 await answered
+                if self.failures > failed:  # a refusal comes at once: let others have the loop
+                    await asyncio.sleep(_BACK_OFF_S)
 
         await asyncio.gather(*(caller() for _ in range(self._plan.concurrency)))
 
@@ -136,12 +200,23 @@ async def observe(path: Path, plan: Plan) -> Observed:
     name = bundle.manifest.name
     await models.load(name, "1", lambda: bundle)
     rows = sample_rows(bundle) or made_up_rows(bundle.manifest.inputs)
+    loaded = time.perf_counter()
     await core.infer(InferRequest(name, take(rows, plan.rows)))
-    load_ms = (time.perf_counter() - started) * 1e3
+    answered = time.perf_counter()
     load = _Load(core, name, plan, rows)
-    await (load.closed_loop() if plan.rps is None else load.open_loop(plan.rps))
+    await (load.closed_loop(plan.seconds) if plan.rps is None else load.open_loop(plan.rps))
     memory_mb = psutil.Process().memory_info().rss / 1e6
-    return Observed(load_ms, memory_mb, load.latencies_ms, load.finished_s, load.failures, load.first_failure)
+    saturated = await _Load(core, name, plan, rows).saturated() if plan.saturate_s else []
+    return Observed(
+        load_ms=(answered - started) * 1e3,
+        first_ms=(answered - loaded) * 1e3,
+        memory_mb=memory_mb,
+        latencies_ms=load.latencies_ms,
+        finished_s=load.finished_s,
+        failures=load.failures,
+        first_failure=load.first_failure,
+        saturated=saturated,
+    )
 
 
 def main() -> None:
