@@ -74,7 +74,7 @@ class MissingExtra(FairwayError):
 
 
 class UnsupportedMachine(FairwayError):
-    """This machine's processor lacks what a bundle was optimized for. The message names it, and what there is."""
+    """The processor here lacks what a bundle was optimized for. The message names it, and what there is."""
 
     code = "unsupported_machine"
 

@@ -6,12 +6,8 @@ from typing import Any
 
 import msgspec
 
-from fairway.optimization.passes import dynamic, graph, lower, static
-from fairway.optimization.passes.base import Pass
+from fairway.optimization.registry import passes
 from fairway.optimization.settings import OptimizationSettings
-
-PASSES: dict[str, Pass] = {each.PASS.name: each.PASS for each in (lower, graph, dynamic, static)}
-"""Every pass, by name."""
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -30,7 +26,7 @@ class Recipe(msgspec.Struct, frozen=True):
     @property
     def summary(self) -> str:
         """What the last stage is."""
-        return PASSES[self.stages[-1].name].summary
+        return passes()[self.stages[-1].name].summary
 
 
 def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Recipe, ...]:
