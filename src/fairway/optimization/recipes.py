@@ -37,10 +37,29 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
     standard = (lowered, Stage("graph", {"level": "basic"}))
     minmax = {**weights, "method": "minmax", **sample}
     percentile = {**weights, "method": "percentile", "percentile": settings.percentile, **sample}
+    fused = (Stage("simplify"), Stage("attention"), Stage("narrow"))
+    fewer = (Stage("simplify"), Stage("attention"), _stage("tokens", sample), Stage("narrow"))
+    smooth = _stage("smooth", sample)
     known = {
+        "fp16-weights": (Stage("fp16-weights"),),
+        "fused": (*fused, Stage("graph", {"level": settings.level})),
+        "openvino": (Stage("openvino"),),
+        "openvino-bf16": (Stage("openvino-bf16"),),
+        "fused-int8-dynamic": (*fused, Stage("int8-dynamic", weights)),
+        "fused-int8-smooth": (*fused, smooth, Stage("int8-static", minmax)),
+        "fused-int8-mixed": (*fused, smooth, Stage("int8-mixed", {**minmax, "float_share": 0.1})),
+        "openvino-int8": (_stage("int8-nncf", sample), Stage("openvino")),
+        "fewer-tokens": (*fewer, Stage("graph", {"level": settings.level})),
+        "fewer-tokens-int8": (*fewer, Stage("int8-dynamic", weights)),
+        "int4-weights": (_stage("int4-weights"),),
         "graph": (lowered, Stage("graph", {"level": settings.level})),
         "int8-dynamic": (*standard, Stage("int8-dynamic", weights)),
         "int8-static": (*standard, Stage("int8-static", minmax)),
         "int8-percentile": (*standard, Stage("int8-static", percentile)),
     }
     return tuple(Recipe(name, known[name]) for name in settings.candidates)
+
+
+def _stage(name: str, sample: dict[str, Any] | None = None) -> Stage:
+    """A pass with its defaults, and which rows it works with."""
+    return Stage(name, {**passes()[name].settings(), **(sample or {})})
