@@ -11,7 +11,10 @@ import numpy as np
 
 from benchmarks.optimization.corpus import LIBRARIES, passages
 from benchmarks.optimization.tables import CACHE, Rows, write_rows
+from fairway.bundle.format import Bundle, read_bundle
 from fairway.core.extras import require
+from fairway.sources.convert import convert
+from fairway.sources.tables import make_table
 
 TOKENS, VOCABULARY = 64, 8_000
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
@@ -31,6 +34,20 @@ def checkpoint(folder: Path = CACHE / "text") -> Path:
         _train(folder, tokenizer, train, test)
         (folder / "done").touch()
     return folder
+
+
+def text(folder: Path = CACHE / "text") -> tuple[Bundle, list[str], tuple[list[str], Any]]:
+    """The bundle; training texts; test texts and their classes."""
+    import pyarrow.parquet as pq
+
+    source, made = checkpoint(folder), folder.parent / "text.fairway"
+    train, test = (pq.read_table(source / f"{name}.parquet") for name in ("train", "test"))
+    if not made.is_dir():
+        rows = make_table(
+            {"text": train["text"].to_pylist()[:256], "label": [LIBRARIES[i] for i in train["label"].to_pylist()[:256]]}
+        )
+        convert(source, destination=made, name="text", task="classification", reference=rows, label="label")
+    return read_bundle(made), train["text"].to_pylist(), (test["text"].to_pylist(), np.array(test["label"].to_pylist()))
 
 
 def _tokenizer(folder: Path, texts: Sequence[str]) -> Any:

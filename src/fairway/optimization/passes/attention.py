@@ -9,7 +9,7 @@ from typing import Any
 from fairway.optimization.graphs import external_files, load, operators, save_data, structure
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
 from fairway.optimization.quiet import quiet
-from fairway.optimization.rewrites.attention import fuse_attention
+from fairway.optimization.rewrites.attention import MICROSOFT, fuse_attention
 from fairway.optimization.rewrites.base import Rewriting
 
 _FUSED = {
@@ -44,9 +44,11 @@ def _known_patterns(model: Any, scratch: Path) -> Any:
         before = {(node.domain, node.op_type) for node in model.graph.node}
         kind = "gpt2" if ("", "Where") in before and ("", "Split") in before else "bert"
         try:
-            return optimizer.optimize_model(model, model_type=kind, num_heads=0, hidden_size=0, opt_level=0).model
+            made = optimizer.optimize_model(model, model_type=kind, num_heads=0, hidden_size=0, opt_level=0).model
         except Exception as error:
             raise NothingToDo(f"ONNX Runtime's optimizer of transformers does not know this graph ({error})") from error
+    Rewriting(made).require_domain(MICROSOFT)
+    return made
 
 
 PASS = Pass(
