@@ -80,7 +80,7 @@ def _train(x: Any, y: Any) -> Any:
     for _ in range(STEPS):
         rows = draw.integers(0, len(x), BATCH)
         shifted = np.roll(x[rows], tuple(draw.integers(-3, 4, 2)), axis=(2, 3))
-        loss = nn.functional.cross_entropy(network(torch.from_numpy(shifted)), torch.from_numpy(y[rows]))
+        loss: Any = nn.functional.cross_entropy(network(torch.from_numpy(shifted)), torch.from_numpy(y[rows]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
