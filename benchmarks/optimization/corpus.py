@@ -49,22 +49,32 @@ def passages() -> tuple[Rows, Rows]:
 
 def _passages(library: str) -> Iterator[tuple[bool, str]]:
     """Whether it is a test passage, and the passage."""
+    for held_out, text in docstrings(library):
+        words = masked(text)
+        for start in range(0, len(words) - WORDS // 2, WORDS):
+            yield held_out, " ".join(words[start : start + WORDS])
+
+
+def masked(text: str) -> list[str]:
+    """The words of a text, without the libraries' names."""
+    return _NAMES.sub("lib", text).split()
+
+
+def docstrings(package: str, *, files: int | None = None) -> Iterator[tuple[bool, str]]:
+    """Docstrings of an installed package, or of a folder in one such as ``scipy/stats``, and whether the file is held out."""
+    library, _, folder = package.partition("/")
     spec = importlib.util.find_spec(library)
     assert spec
     assert spec.origin
-    root = Path(spec.origin).parent
-    for file in sorted(root.rglob("*.py")):
-        name = file.relative_to(root).as_posix()
-        if "test" in name:
-            continue
-        held_out = hashlib.sha256(name.encode()).digest()[0] < 64
-        for text in _docstrings(file):
-            words = _NAMES.sub("lib", text).split()
-            for start in range(0, len(words) - WORDS // 2, WORDS):
-                yield held_out, " ".join(words[start : start + WORDS])
+    root = Path(spec.origin).parent / folder
+    chosen = [file for file in sorted(root.rglob("*.py")) if "test" not in file.relative_to(root).as_posix()]
+    for file in chosen[:files]:
+        held_out = hashlib.sha256(file.relative_to(root).as_posix().encode()).digest()[0] < 64
+        for text in _of_file(file):
+            yield held_out, text
 
 
-def _docstrings(file: Path) -> Iterator[str]:
+def _of_file(file: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -46,12 +46,16 @@ def sample(rows: int = 24, *, types: bool = True) -> Sample:
 
 
 def _export(path: Path, kind: Any, config: Any, inputs: list[str]) -> Path:
-    import torch
+    torch: Any = require("torch", extra="torch")
+    torch.manual_seed(0)
+    return export(path, kind(config).eval(), inputs)
 
+
+def export(path: Path, network: Any, inputs: list[str]) -> Path:
+    """As Fairway exports a Hugging Face model: free batch and length, scores only."""
     from fairway.sources.torch import export_graph
 
-    torch.manual_seed(0)
-    network = kind(config).eval()
+    torch: Any = require("torch", extra="torch")
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:

@@ -48,7 +48,7 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
         "fused-int8-dynamic": (*fused, Stage("int8-dynamic", weights)),
         "fused-int8-smooth": (*fused, smooth, Stage("int8-static", minmax)),
         "fused-int8-mixed": (*fused, smooth, Stage("int8-mixed", {**minmax, "float_share": 0.1})),
-        "openvino-int8": (_stage("int8-nncf", sample), Stage("openvino")),
+        "openvino-int8": (_stage("int8-nncf", sample), Stage("openvino-int8")),
         "fewer-tokens": (*fewer, Stage("graph", {"level": settings.level})),
         "fewer-tokens-int8": (*fewer, Stage("int8-dynamic", weights)),
         "int4-weights": (_stage("int4-weights"),),

@@ -42,6 +42,15 @@ PASS = Pass(
     changes=frozenset({"engine"}),
     engine=lambda spec, _: _engine("fp32", spec),
 )
+INT8 = Pass(
+    name="openvino-int8",
+    summary="a quantized graph runs on OpenVINO, which rounds a little otherwise",
+    lossless=False,
+    apply=_on("fp32"),
+    needs=_NEEDS,
+    changes=frozenset({"engine"}),
+    engine=lambda spec, _: _engine("fp32", spec),
+)
 BF16 = Pass(
     name="openvino-bf16",
     summary="runs on OpenVINO, products in BF16",

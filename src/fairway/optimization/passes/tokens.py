@@ -95,6 +95,6 @@ PASS = Pass(
     changes=frozenset({"graph"}),
     parameters={
         "first": Parameter("layers that see every token", 2, low=1, high=24),
-        "share": Parameter("of the tokens that each layer after these passes on", 0.7, low=0.3, high=0.95),
+        "share": Parameter("of its tokens that each layer after these works on", 0.6, low=0.3, high=0.95),
     },
 )

@@ -37,6 +37,7 @@ class Rewriting:
                 self.readers[name].append(node)
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
+        self._nodes = {node.name for node in self.graph.node}
         self.outputs = {value.name for value in self.graph.output}
         inner = {
             name
@@ -72,7 +73,8 @@ class Rewriting:
 
     def name(self, hint: str) -> str:
         """A name that nothing has."""
-        while (name := f"{hint}_{self._number}") in self.maker or name in self.constants or name in self.readers:
+        taken = (self.maker, self.constants, self.readers, self._nodes)
+        while any((name := f"{hint}_{self._number}") in names for names in taken):
             self._number += 1
         self._number += 1
         return name
