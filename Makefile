@@ -43,7 +43,7 @@ fuzz: setup-dev ## 100,000 requests that no client should send, to servers of ea
 
 lock: $(UV) ## resolve the dependencies again
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  pyproject.toml --extra all --extra s3 --group dev -o requirements/dev.txt
+	  pyproject.toml --extra all --extra nncf --extra s3 --group dev -o requirements/dev.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  pyproject.toml --extra optimize --extra sklearn --group build -c requirements/dev.txt -o requirements/demo.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -22,6 +22,7 @@ HEAVY = {
     "jinja2",
     "transformers",
     "keras",
+    "openvino",
 }
 """Never where a model is served."""
 

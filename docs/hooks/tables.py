@@ -1,7 +1,7 @@
 """MkDocs hook: what the code can say about itself is made from the code, so that no page goes stale.
 
-A line ``<!-- settings: serve -->`` in a page gives way to that table of keys; ``<!-- metrics -->``, ``<!-- errors -->`` and
-``<!-- prometheus: serving -->`` likewise.
+A line ``<!-- settings: serve -->`` in a page gives way to that table of keys; ``<!-- metrics -->``, ``<!-- passes -->``,
+``<!-- errors -->`` and ``<!-- prometheus: serving -->`` likewise.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fairway.core import errors
 from fairway.core.gate import Limit
 from fairway.core.metrics import METRICS
 from fairway.monitoring.metrics import MonitorMetrics
+from fairway.optimization.passes.base import Pass
+from fairway.optimization.registry import passes
 from fairway.serving.status import WIRE
 from fairway.serving.telemetry import Telemetry
 from fairway.settings import Settings
@@ -47,10 +49,39 @@ def made(what: str, argument: str = "") -> str:
     makers: dict[str, Callable[..., str]] = {
         "settings": settings_table,
         "metrics": metrics_table,
+        "passes": passes_table,
         "errors": errors_page,
         "prometheus": prometheus,
     }
     return makers[what](argument) if argument else makers[what]()
+
+
+# -- passes
+
+
+def passes_table() -> str:
+    """Every optimization pass, as it describes itself."""
+    rows = (
+        (
+            f"`{each.name}`",
+            each.summary,
+            ", ".join(sorted(each.changes)),
+            "yes" if each.lossless else "no",
+            ", ".join(
+                (
+                    *(f"`fairway[{e}]`" for e in each.needs.extras if e != "optimize"),
+                    *(("rows",) if each.needs.data else ()),
+                )
+            ),
+            "<br>".join(f"`{name}` {p.summary}" for name, p in each.parameters.items()),
+        )
+        for each in passes().values()
+    )
+    return _table(("pass", "what it does", "changes", "exact", "needs", "parameters"), rows)
+
+
+def _extras(described: Pass) -> list[str]:
+    return [f"`fairway[{extra}]`" for extra in described.needs.extras if extra != "optimize"]
 
 
 # -- settings

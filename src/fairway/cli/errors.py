@@ -18,6 +18,7 @@ EXIT_CODES = {
     "newer_format": BROKEN,
     "invalid_signature": FAILED,
     "missing_extra": BROKEN,
+    "unsupported_machine": BROKEN,
     "model_not_found": MISTAKE,
     "model_not_ready": BROKEN,
     "conflict": MISTAKE,

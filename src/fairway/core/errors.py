@@ -73,6 +73,12 @@ class MissingExtra(FairwayError):
         self.extra = extra
 
 
+class UnsupportedMachine(FairwayError):
+    """The processor here lacks what a bundle was optimized for. The message names it, and what there is."""
+
+    code = "unsupported_machine"
+
+
 class ModelNotFound(FairwayError):
     """No such model, version or alias."""
 

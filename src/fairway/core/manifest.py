@@ -45,6 +45,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ``threads`` 1 is right for small models: the server's parallelism is over requests. ``max_batch`` is in rows.
     ``batching``: rows of several requests may share a call, which needs a first axis of any size and answers that do not
     depend on the other rows; a dynamically quantized graph scales over all of a call's rows, so it must not.
+    ``options`` are the engine's own, such as OpenVINO's ``precision``; an engine refuses those that it does not know.
     """
 
     name: str = "onnxruntime"
@@ -53,6 +54,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 64
     batching: bool = True
     cost: Cost | None = None
+    options: dict[str, Any] = {}
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -27,25 +27,44 @@ class Engine(Protocol):
 
 
 class EngineFactory(Protocol):
-    """What an entry point in ``fairway.engines`` resolves to."""
+    """What an entry point in ``fairway.engines`` resolves to.
+
+    It may have two attributes: ``options``, the names that :attr:`EngineSpec.options` may give it as keywords, and
+    ``caches``, true if it takes ``cache``, a directory for what it compiles.
+    """
 
     def __call__(self, path: Path, *, threads: int = 1) -> Engine:
         """Load the graph at ``path`` on ``threads`` threads (0: as many as there are cores)."""
         ...
 
 
-def load_engine(spec: EngineSpec, directory: Path) -> Engine:
+def load_engine(spec: EngineSpec, directory: Path, *, cache: Path | None = None) -> Engine:
     """Load the graph that ``spec`` names in a bundle's directory.
+
+    Parameters
+    ----------
+    spec : EngineSpec
+    directory : Path
+    cache : Path, optional
+        Where engines that compile may keep what they compiled for this machine. Nobody else may write there.
 
     Raises
     ------
     InvalidBundle
-        If no installed engine has that name, or the graph cannot be loaded.
+        If no installed engine has that name or knows those options, or the graph cannot be loaded.
     MissingExtra
         If the engine's package is not installed.
+    UnsupportedMachine
+        If this machine's processor lacks what the bundle needs.
     """
     found = {entry.name: entry for entry in entry_points(group="fairway.engines")}
     if spec.name not in found:
         raise InvalidBundle(f"this bundle runs on engine {spec.name!r}; installed here: {', '.join(sorted(found))}")
     factory = cast(EngineFactory, found[spec.name].load())
-    return factory(directory / spec.file, threads=spec.threads)
+    known: tuple[str, ...] = getattr(factory, "options", ())
+    if unknown := sorted(set(spec.options) - set(known)):
+        raise InvalidBundle(
+            f"this bundle gives engine {spec.name!r} the option {unknown[0]!r}; it knows: {', '.join(known) or 'none'}"
+        )
+    kept = {"cache": cache} if cache is not None and getattr(factory, "caches", False) else {}
+    return factory(directory / spec.file, threads=spec.threads, **spec.options, **kept)

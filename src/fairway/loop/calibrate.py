@@ -10,10 +10,9 @@ import msgspec
 
 from fairway.bundle.format import Bundle, write_bundle
 from fairway.core.errors import InvalidConfig
+from fairway.core.manifest import EVIDENCE
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
-
-_LEFT_BEHIND = ("evaluation.json", "baseline.json")
 
 
 def calibrate(project: Project, bundle: Bundle, data: Path | str, progress: Progress = SILENT) -> Bundle:
@@ -98,7 +97,7 @@ def _write(project: Project, bundle: Bundle, temperature: float, data: str) -> B
         data_digests={**before.data_digests, "calibration": data},
         hyperparameters={**before.hyperparameters, "temperature": temperature},
     )
-    files: dict[str, Path | bytes] = {n: bundle.file(n) for n in manifest.files if n not in _LEFT_BEHIND}
+    files: dict[str, Path | bytes] = {n: bundle.file(n) for n in manifest.files if n not in EVIDENCE}
     content = graph.SerializeToString(deterministic=True)
     files[manifest.engine.file] = content
     made = msgspec.structs.replace(manifest, lineage=lineage)

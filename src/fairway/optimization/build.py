@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
 from fairway.bundle.format import MANIFEST, Bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle
-from fairway.core.manifest import EVIDENCE, PassRecord
+from fairway.core.manifest import EVIDENCE, EngineSpec, PassRecord
 from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
 from fairway.optimization.passes.base import NothingToDo, Sample
-from fairway.optimization.recipes import PASSES, Recipe, Stage
+from fairway.optimization.recipes import Recipe, Stage
+from fairway.optimization.registry import missing_extras, passes
 
 _REVISION = 2
 """Raised when a pass changes what it writes: finished candidates are then made again."""
@@ -23,7 +24,7 @@ _REVISION = 2
 
 def recipe_key(source: Bundle, recipe: Recipe) -> str:
     """What a finished candidate is found by: the source, the passes and parameters, and the libraries that apply them."""
-    libraries = {name: version(name) for name in ("onnx", "onnxruntime")}
+    libraries = _libraries(stage.name for stage in recipe.stages)
     parts = (_REVISION, source.digest, recipe.stages, libraries)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
@@ -45,20 +46,20 @@ def apply_recipe(
     NothingToDo
         Saying why the last stage does not apply.
     """
-    current, records = scratch / "source" / graph.name, list[PassRecord]()
+    current, records, engine = scratch / "source" / graph.name, list[PassRecord](), EngineSpec()
     current.parent.mkdir()
     copy_graph(graph, current)
     for number, stage in enumerate(stages):
         made = scratch / f"{number}-{stage.name}" / graph.name
         made.parent.mkdir()
         try:
-            _apply(stage, current, made, sample)
+            after = _apply(stage, current, made, sample, engine)
         except NothingToDo:
             if number == len(stages) - 1 and not (stage.name == "graph" and records):
                 raise
             continue
         records.append(PassRecord(stage.name, stage.parameters, graph_digest(current), graph_digest(made)))
-        current = made
+        current, engine = made, after
     return current, tuple(records)
 
 
@@ -75,8 +76,8 @@ def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination:
     if (destination / MANIFEST).is_file():
         return read_bundle(destination)
     spec = source.manifest.engine
-    if spec.name != "onnxruntime" or spec.file not in source.manifest.files:
-        raise NothingToDo(f"this bundle runs on engine {spec.name!r}; the passes here change ONNX graphs")
+    if spec.name != "onnxruntime" or not spec.file.endswith(".onnx"):
+        raise NothingToDo(f"this bundle runs {spec.file!r} on engine {spec.name!r}; the passes here change ONNX graphs")
     graph = source.file(spec.file)
     with tempfile.TemporaryDirectory(prefix=".scratch.", dir=destination.parent) as scratch:
         made, records = apply_recipe(graph, recipe.stages, sample, Path(scratch))
@@ -87,21 +88,46 @@ def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination:
         added = {(folder / name).as_posix(): made.parent / name for name in (made.name, *external_files(made))}
         if clash := sorted(set(kept) & set(added)):
             raise InvalidBundle(f"this bundle already has a file {clash[0]!r}; rename it and pack the bundle again")
-        lineage = msgspec.structs.replace(before.lineage, parent=source.digest, environment=_environment(source))
-        alone = any(not PASSES[record.name].independent_rows for record in records)
-        engine = msgspec.structs.replace(spec, cost=None, batching=spec.batching and not alone)
+        used = _libraries(record.name for record in records)
+        environment = {**before.lineage.environment, **used}
+        lineage = msgspec.structs.replace(before.lineage, parent=source.digest, environment=environment)
+        engine = msgspec.structs.replace(engine_after(spec, records), cost=None)
         recipe_so_far = (*before.recipe, *records)
         manifest = msgspec.structs.replace(before, recipe=recipe_so_far, lineage=lineage, engine=engine)
         return write_bundle(destination, manifest, {**kept, **added})
 
 
-def _apply(stage: Stage, source: Path, destination: Path, sample: Sample) -> None:
-    described = PASSES[stage.name]
+def engine_after(spec: EngineSpec, records: Sequence[PassRecord]) -> EngineSpec:
+    """The engine that runs what ``records`` made of a graph that ran on ``spec``."""
+    for record in records:
+        described = passes()[record.name]
+        if described.engine is not None:
+            spec = described.engine(spec, record.parameters)
+        if not described.independent_rows:
+            spec = msgspec.structs.replace(spec, batching=False)
+    return spec
+
+
+def _apply(stage: Stage, source: Path, destination: Path, sample: Sample, engine: EngineSpec) -> EngineSpec:
+    """Apply one pass to what runs on ``engine``; returns what runs the outcome."""
+    described = passes()[stage.name]
+    if missing := missing_extras(described):
+        raise NothingToDo(f"{stage.name} needs pip install 'fairway[{','.join(missing)}]'")
     described.apply(source, destination, stage.parameters, sample)
-    if described.lossless and (difference := largest_difference(source, destination, sample)):
+    after = engine if described.engine is None else described.engine(engine, stage.parameters)
+    if described.lossless and (difference := largest_difference(source, destination, sample, (engine, after))):
         raise NothingToDo(f"{stage.name} is not exact for this graph: {difference}")
+    return after
 
 
-def _environment(source: Bundle) -> dict[str, str]:
-    used = {name: version(name) for name in ("onnx", "onnxruntime")}
-    return {**source.manifest.lineage.environment, **used}
+def _libraries(names: Iterable[str]) -> dict[str, str]:
+    """Versions of what the passes called so work with."""
+    used = {"onnx", "onnxruntime", *(library for name in names for library in passes()[name].needs.libraries)}
+    return {name: _version(name) for name in sorted(used)}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""

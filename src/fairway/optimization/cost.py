@@ -12,7 +12,7 @@ from fairway.core.manifest import Cost
 from fairway.core.tensors import Tensors
 from fairway.model import Model
 from fairway.optimization.passes.base import Sample
-from fairway.optimization.recipes import PASSES
+from fairway.optimization.registry import passes
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 _CALL_S = 0.1
@@ -40,7 +40,8 @@ def fit_cost(seconds: Mapping[int, float]) -> Cost:
 
 def measure_cost(model: Model, sample: Sample, *, clock: Callable[[], float] = time.perf_counter) -> Cost:
     """Time the engine of ``model`` on real rows at several batch sizes (or the only one that it takes), and fit."""
-    kept_apart = any(not PASSES[record.name].independent_rows for record in model.manifest.recipe)
+    known = passes()
+    kept_apart = any(r.name in known and not known[r.name].independent_rows for r in model.manifest.recipe)
     only = sample.batch or (None if model.manifest.engine.batching or kept_apart else sample.rows)
     sizes = (only,) if only else tuple(n for n in SIZES if n <= model.manifest.engine.max_batch) or (1,)
     return fit_cost({size: _time(model, _rows(sample, size), clock) for size in sizes})

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fairway.bundle.format import file_digest
 from fairway.core.extras import require
-from fairway.engines.base import Engine
-from fairway.engines.onnxruntime import OnnxRuntimeEngine
+from fairway.core.manifest import EngineSpec
+from fairway.engines.base import Engine, load_engine
 from fairway.optimization.passes.base import Sample
 
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
@@ -80,16 +81,39 @@ def save(model: Any, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def largest_difference(before: Path, after: Path, sample: Sample) -> str:
-    """Which output of ``after`` leaves the tolerance around ``before`` most, and by how much; empty if none does."""
-    engines = [OnnxRuntimeEngine(path) for path in (before, after)]
+def save_data(model: Any, path: Path, external: bool) -> None:
+    """Write a protobuf that holds all of its data: in the file itself, or in one file beside it if ``external``."""
+    onnx = require("onnx", extra="optimize")
+    tidy(model)
+    if external:
+        name, convert = f"{path.name}.data", onnx.external_data_helper.convert_model_to_external_data
+        convert(model, all_tensors_to_one_file=True, location=name, size_threshold=64)
+        onnx.external_data_helper.write_external_data_tensors(model, str(path.parent))
+    save(model, path)
+
+
+def largest_difference(
+    before: Path, after: Path, sample: Sample, engines: tuple[EngineSpec, EngineSpec] = (EngineSpec(), EngineSpec())
+) -> str:
+    """Which output of ``after`` leaves the tolerance around ``before`` most, and by how much; empty if none does.
+
+    ``engines`` are those that run the one and the other.
+    """
+    return _difference(_load(before, engines[0]), _load(after, engines[1]), sample)
+
+
+def _load(path: Path, spec: EngineSpec) -> Engine:
+    return load_engine(msgspec.structs.replace(spec, file=path.name), path.parent)
+
+
+def _difference(before: Engine, after: Engine, sample: Sample) -> str:
     try:
-        names = [tuple((spec.name, spec.datatype) for spec in engine.outputs) for engine in engines]
+        names = [tuple((spec.name, spec.datatype) for spec in engine.outputs) for engine in (before, after)]
         if names[0] != names[1]:
             return f"its outputs are {names[1]} instead of {names[0]}"
-        return _compare(engines[0], engines[1], sample)
+        return _compare(before, after, sample)
     finally:
-        for engine in engines:
+        for engine in (before, after):
             engine.close()
 
 

@@ -276,9 +276,10 @@ def _with(candidate: Candidate, **changes: Any) -> Candidate:
 
 
 def _graph(bundle: Bundle) -> tuple[Any, ...]:
-    """What the graph is: its own file, and all others but those that are not part of it."""
-    entries = bundle.manifest.files
-    return tuple(sorted((name, entry.sha256) for name, entry in entries.items() if not name.endswith(".json")))
+    """What the graph is and runs on: its own file, and all others but those that are not part of it; the engine."""
+    entries, engine = bundle.manifest.files, bundle.manifest.engine
+    files = sorted((name, entry.sha256) for name, entry in entries.items() if not name.endswith(".json"))
+    return (*files, engine.name, tuple(sorted(engine.options.items())))
 
 
 def _one_line(error: Exception) -> str:

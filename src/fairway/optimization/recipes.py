@@ -6,12 +6,8 @@ from typing import Any
 
 import msgspec
 
-from fairway.optimization.passes import dynamic, graph, lower, static
-from fairway.optimization.passes.base import Pass
+from fairway.optimization.registry import passes
 from fairway.optimization.settings import OptimizationSettings
-
-PASSES: dict[str, Pass] = {each.PASS.name: each.PASS for each in (lower, graph, dynamic, static)}
-"""Every pass, by name."""
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -30,7 +26,7 @@ class Recipe(msgspec.Struct, frozen=True):
     @property
     def summary(self) -> str:
         """What the last stage is."""
-        return PASSES[self.stages[-1].name].summary
+        return passes()[self.stages[-1].name].summary
 
 
 def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Recipe, ...]:
@@ -41,10 +37,29 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
     standard = (lowered, Stage("graph", {"level": "basic"}))
     minmax = {**weights, "method": "minmax", **sample}
     percentile = {**weights, "method": "percentile", "percentile": settings.percentile, **sample}
+    fused = (Stage("simplify"), Stage("attention"), Stage("narrow"))
+    fewer = (Stage("simplify"), Stage("attention"), _stage("tokens", sample), Stage("narrow"))
+    smooth = _stage("smooth", sample)
     known = {
+        "fp16-weights": (Stage("fp16-weights"),),
+        "fused": (*fused, Stage("graph", {"level": settings.level})),
+        "openvino": (Stage("openvino"),),
+        "openvino-bf16": (Stage("openvino-bf16"),),
+        "fused-int8-dynamic": (*fused, Stage("int8-dynamic", weights)),
+        "fused-int8-smooth": (*fused, smooth, Stage("int8-static", minmax)),
+        "fused-int8-mixed": (*fused, smooth, Stage("int8-mixed", {**minmax, "float_share": 0.1})),
+        "openvino-int8": (_stage("int8-nncf", sample), Stage("openvino-int8")),
+        "fewer-tokens": (*fewer, Stage("graph", {"level": settings.level})),
+        "fewer-tokens-int8": (*fewer, Stage("int8-dynamic", weights)),
+        "int4-weights": (_stage("int4-weights"),),
         "graph": (lowered, Stage("graph", {"level": settings.level})),
         "int8-dynamic": (*standard, Stage("int8-dynamic", weights)),
         "int8-static": (*standard, Stage("int8-static", minmax)),
         "int8-percentile": (*standard, Stage("int8-static", percentile)),
     }
     return tuple(Recipe(name, known[name]) for name in settings.candidates)
+
+
+def _stage(name: str, sample: dict[str, Any] | None = None) -> Stage:
+    """A pass with its defaults, and which rows it works with."""
+    return Stage(name, {**passes()[name].settings(), **(sample or {})})

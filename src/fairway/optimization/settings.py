@@ -11,7 +11,13 @@ from fairway.core.errors import InvalidConfig
 from fairway.core.metrics import metric
 
 CANDIDATES = ("graph", "int8-dynamic", "int8-static", "int8-percentile")
-"""Every candidate that can be tried, the least intrusive first."""
+"""What is tried unless said otherwise, the least intrusive first."""
+
+MORE = (
+    "fp16-weights", "fused", "openvino", "openvino-bf16", "fused-int8-dynamic", "fused-int8-smooth", "fused-int8-mixed",
+    "openvino-int8", "fewer-tokens", "fewer-tokens-int8", "int4-weights",
+)  # fmt: skip
+"""What else can be tried: for transformers, for other engines, for size."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -26,7 +32,11 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it no candidate is started, and a round of
         measurements only if there is time for all of it; the first round is always made.
     candidates : tuple of str
-        Which to try, in this order; by default, all that there are.
+        Which to try, in this order. For transformers there are, too: ``fused`` (one operator for each attention, and only
+        the rows that the answer reads), ``fused-int8-dynamic``, ``fused-int8-smooth`` (static, outliers moved into weights),
+        ``fused-int8-mixed`` (what harms most stays float), ``fewer-tokens`` and ``fewer-tokens-int8`` (tokens that are
+        attended least are left behind). For any graph: ``fp16-weights`` (half the size), ``int4-weights`` (for language
+        models), ``openvino``, ``openvino-bf16`` and ``openvino-int8`` (which need ``fairway[openvino,nncf]``).
     objective : str
         The performance metric to improve. What it says is believed only beyond the noise.
     repeats : int
@@ -68,8 +78,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for what types alone do not catch."""
         seconds(self.time_budget)
-        if unknown := [name for name in self.candidates if name not in CANDIDATES]:
-            raise ValueError(f"no candidate {unknown[0]!r}; known: {', '.join(CANDIDATES)}")
+        if unknown := [name for name in self.candidates if name not in (*CANDIDATES, *MORE)]:
+            raise ValueError(f"no candidate {unknown[0]!r}; known: {', '.join((*CANDIDATES, *MORE))}")
         try:
             tasks = metric(self.objective).tasks
         except InvalidConfig as error:

@@ -27,6 +27,7 @@ WIRE: dict[str, Wire] = {
     "newer_format": Wire(500, "FAILED_PRECONDITION", "dead_letter"),
     "invalid_signature": Wire(500, "FAILED_PRECONDITION", "dead_letter"),
     "missing_extra": Wire(500, "FAILED_PRECONDITION", "dead_letter"),
+    "unsupported_machine": Wire(500, "FAILED_PRECONDITION", "dead_letter"),
     "model_not_found": Wire(404, "NOT_FOUND", "dead_letter"),
     "model_not_ready": Wire(503, "UNAVAILABLE", "retry"),
     "conflict": Wire(409, "ABORTED", "retry"),

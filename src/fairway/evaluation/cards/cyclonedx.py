@@ -32,7 +32,7 @@ def render(manifest: Manifest, report: Report | None) -> str:
     ----------
     https://cyclonedx.org/docs/1.6/json/#components_items_modelCard
     """
-    from fairway import version
+    from importlib.metadata import version
 
     identity = "".join(entry.sha256 for _, entry in _files(manifest)) + (report.data if report else "")
     environment = manifest.lineage.environment | (report.environment if report else {})
@@ -43,7 +43,7 @@ def render(manifest: Manifest, report: Report | None) -> str:
         "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, identity)}",
         "version": 1,
         "metadata": {
-            "tools": {"components": [{"type": "application", "name": "fairway", "version": version()}]},
+            "tools": {"components": [{"type": "application", "name": "fairway", "version": version("fairway")}]},
             "component": _model(manifest, report),
         },
         "components": [

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 
+from fairway.core.manifest import EngineSpec
 from fairway.core.tensors import Tensors
+
+Part: TypeAlias = Literal["graph", "weights", "engine", "processing"]
+"""What of a bundle a pass can change."""
 
 
 class NothingToDo(Exception):
@@ -40,6 +44,64 @@ class Sample(msgspec.Struct, frozen=True, eq=False):
             yield {name: array[rows] for name, array in self.feed.items()}
 
 
+class Parameter(msgspec.Struct, frozen=True):
+    """One parameter of a pass: what it is, and what a search may set it to.
+
+    Attributes
+    ----------
+    summary : str
+    default : Any
+    choices : tuple
+        Every value that there is; else ``low`` and ``high`` bound a number, both included.
+    log : bool
+        Whether the number is better drawn on a logarithmic scale.
+    """
+
+    summary: str
+    default: Any
+    choices: tuple[Any, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """Whether ``value`` is one that a search may set.
+
+        Examples
+        --------
+        >>> Parameter("weights of 7 bits", True, choices=(True, False)).allows("yes")
+        False
+        """
+        if self.choices:
+            return value in self.choices
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What a pass cannot do without.
+
+    Attributes
+    ----------
+    extras : tuple of str
+        Of this package.
+    data : bool
+        Reference rows, which calibrate.
+    labels : bool
+        The rows' labels, too.
+    torch : bool
+        The module that the graph was exported from.
+    libraries : tuple of str
+        Packages whose version decides what is made.
+    """
+
+    extras: tuple[str, ...] = ("optimize",)
+    data: bool = False
+    labels: bool = False
+    torch: bool = False
+    libraries: tuple[str, ...] = ("onnx", "onnxruntime")
+
+
 class Apply(Protocol):
     """How a pass is run."""
 
@@ -52,7 +114,7 @@ class Apply(Protocol):
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """A description of one pass.
+    """A description of one pass, found through the entry-point group ``fairway.passes``.
 
     Attributes
     ----------
@@ -62,6 +124,11 @@ class Pass(msgspec.Struct, frozen=True):
     apply : callable
     independent_rows : bool
         Whether a row's answer is the same whichever rows share its call. If not, the server keeps requests apart.
+    needs : Needs
+    changes : frozenset of Part
+    parameters : mapping of name to Parameter
+    engine : callable, optional
+        The engine that runs the outcome, given the one so far and the parameters. Without, it stays.
     """
 
     name: str
@@ -69,3 +136,18 @@ class Pass(msgspec.Struct, frozen=True):
     lossless: bool
     apply: Apply
     independent_rows: bool = True
+    needs: Needs = Needs()
+    changes: frozenset[Part] = frozenset({"graph"})
+    parameters: dict[str, Parameter] = {}
+    engine: Callable[[EngineSpec, Mapping[str, Any]], EngineSpec] | None = None
+
+    def settings(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Every parameter's value: ``given``, or its default. Raises ``ValueError`` for one that is not allowed.
+
+        Names that the pass does not know are kept: they say which rows calibrated.
+        """
+        values = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given or {})
+        for name, parameter in self.parameters.items():
+            if not parameter.allows(values[name]):
+                raise ValueError(f"{self.name}: {name} cannot be {values[name]!r}")
+        return values

@@ -9,10 +9,11 @@ from typing import Any
 from fairway.core.extras import require
 from fairway.optimization.graphs import external_files, operators, structure
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
+from fairway.optimization.passes.integers import FLOAT, WEIGHTS
 from fairway.optimization.quiet import quiet
 
-OPERATORS = ("Attention", "Gemm", "LSTM", "MatMul")
-"""Where int8 saves time. Dynamic convolutions have no fast kernel in ONNX Runtime; their activations need calibration."""
+OPERATORS = ("Attention", "Gather", "Gemm", "LSTM", "MatMul")
+"""Where int8 saves time, or room: tables of embeddings. Dynamic convolutions have no fast kernel in ONNX Runtime."""
 
 
 def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], _: Sample) -> None:
@@ -29,6 +30,7 @@ def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], _: Sa
             per_channel=parameters["per_channel"],
             reduce_range=parameters["reduce_range"],
             weight_type=QuantType.QInt8,
+            extra_options=FLOAT,
             use_external_data_format=bool(external_files(source)),
         )
     if structure(source) == structure(destination):
@@ -41,4 +43,6 @@ PASS = Pass(
     lossless=False,
     independent_rows=False,
     apply=_apply,
+    changes=frozenset({"graph", "weights"}),
+    parameters={**WEIGHTS},
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.optimization.graphs import external_files, load, operators, save, structure, tidy
-from fairway.optimization.passes.base import NothingToDo, Pass, Sample
+from fairway.optimization.passes.base import NothingToDo, Parameter, Pass, Sample
 
 PORTABLE = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator domains that every build of ONNX Runtime has on every CPU."""
@@ -46,4 +46,10 @@ PASS = Pass(
     summary="constants folded, operators fused (ONNX Runtime)",
     lossless=True,
     apply=_apply,
+    changes=frozenset({"graph"}),
+    parameters={
+        "level": Parameter(
+            "the standard's operators only, or ONNX Runtime's own, too", "extended", ("basic", "extended")
+        )
+    },
 )

@@ -170,4 +170,5 @@ PASS = Pass(
     summary="scikit-learn's linear operators as plain ONNX",
     lossless=True,
     apply=_apply,
+    changes=frozenset({"graph"}),
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairway.core.extras import require
 from fairway.core.tensors import Tensors
 from fairway.optimization.graphs import external_files, operators, structure
-from fairway.optimization.passes.base import NothingToDo, Pass, Sample
+from fairway.optimization.passes.base import Needs, NothingToDo, Pass, Sample
+from fairway.optimization.passes.integers import CALIBRATION, FLOAT, WEIGHTS
 from fairway.optimization.quiet import quiet
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -35,10 +36,24 @@ class _Reader:
         return next(self._next, None)
 
 
-def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], sample: Sample) -> None:
+def quantize(
+    source: Path,
+    destination: Path,
+    parameters: Mapping[str, Any],
+    sample: Sample,
+    *,
+    floats: Sequence[str] = (),
+    only: Sequence[str] = (),
+    ranges: Path | None = None,
+) -> None:
+    """Write ``source`` with int8 products and convolutions: all, all but ``floats``, or ``only`` the nodes called so.
+
+    ``ranges`` is a file that keeps what calibration found, for the next call with the same source, sample and method.
+    """
     if not {name for _, name in operators(source)} & set(OPERATORS):
         raise NothingToDo(f"the graph has no {', '.join(OPERATORS)} whose weights could be int8")
     require("onnx", extra="optimize")
+    method = parameters["method"]
     with quiet(destination.parent):
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -48,30 +63,43 @@ def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], sampl
             _Reader(sample.batches()),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=list(floats),
+            nodes_to_quantize=list(only),
+            **({"calibration_cache_path": ranges} if ranges else {}),
             per_channel=parameters["per_channel"],
             reduce_range=parameters["reduce_range"],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             use_external_data_format=bool(external_files(source)),
-            calibrate_method=CalibrationMethod[_METHODS[parameters["method"]]],
+            calibrate_method=CalibrationMethod[_METHODS[method]],
             extra_options={
+                **FLOAT,
                 "CalibStridedMinMax": 1,
                 # A product's float result is wanted as it is: scaling it to int8 and back costs time and accuracy.
-                "OpTypesToExcludeOutputQuantization": ["Gemm"],
+                "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+                "MatMulConstBOnly": True,
                 # The adjustment for tiny biases does not know weights with one scale per channel, and raises.
                 "QDQDisableWeightAdjustForInt32Bias": parameters["per_channel"],
-                **({"CalibPercentile": parameters["percentile"]} if "percentile" in parameters else {}),
+                **({"CalibPercentile": parameters["percentile"]} if method == "percentile" else {}),
             },
         )
     if structure(source) == structure(destination):
         raise NothingToDo("no product or convolution has constant weights")
 
 
-_METHODS = {"minmax": "MinMax", "percentile": "Percentile"}
+_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+
+
+def _apply(source: Path, destination: Path, parameters: Mapping[str, Any], sample: Sample) -> None:
+    quantize(source, destination, parameters, sample)
+
 
 PASS = Pass(
     name="int8-static",
     summary="int8 weights and activations, calibrated on reference rows",
     lossless=False,
     apply=_apply,
+    needs=Needs(data=True),
+    changes=frozenset({"graph", "weights"}),
+    parameters={**WEIGHTS, **CALIBRATION},
 )
