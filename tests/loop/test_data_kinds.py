@@ -10,13 +10,14 @@ import pytest
 
 import fairway
 from fairway.core.errors import InvalidData
+from fairway.evaluation.report import Report
 from fairway.loop.init import init
 from fairway.settings import read_settings
 from tests.conftest import Digits
 from tests.projects import edit
 
 
-def accuracy(report: fairway.Report) -> float:
+def accuracy(report: Report) -> float:
     found = report.measurement("accuracy_score")
     assert found is not None
     return found.value
