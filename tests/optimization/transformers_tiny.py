@@ -57,7 +57,7 @@ def export(path: Path, network: Any, inputs: list[str]) -> Path:
 
     torch: Any = require("torch", extra="torch")
 
-    class Logits(torch.nn.Module):
+    class Logits(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.network = network
