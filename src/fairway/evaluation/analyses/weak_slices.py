@@ -19,7 +19,7 @@ from fairway.evaluation.slicing.lattice import Candidate, find_candidates
 from fairway.evaluation.slicing.losses import Loss, row_losses
 from fairway.evaluation.slicing.predicates import Predicate, column_predicates
 from fairway.evaluation.tallied import Tallied
-from fairway.sources.tables import plain_column
+from fairway.sources.tables import is_label, plain_column
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
@@ -150,8 +150,8 @@ def _sample(subject: Subject) -> Tensor | None:
 
 
 def _predicates(subject: Subject, table: Table, rows: Scored, searched: Mask) -> Iterator[Predicate]:
-    skipped = {subject.label, subject.settings.group}
-    names = [name for name in table.columns if name not in skipped][:_COLUMNS]
+    group = subject.settings.group
+    names = [name for name in table.columns if name != group and not is_label(name, subject.label)][:_COLUMNS]
     for name in names:
         if (values := plain_column(table, name)) is not None:
             yield from column_predicates(name, values, columns=len(names))
