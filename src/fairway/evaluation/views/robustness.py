@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fairway.evaluation.pages import LINE, MUTED, SERIES, SURFACE, render_part, styled_axes, themed_svg
+from fairway.evaluation.pages import INK, LINE, MUTED, SERIES, SURFACE, render_part, styled_axes, themed_svg
 from fairway.evaluation.words import interval, number
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _curve(axes: object, found: Robustness, curve: Curve, color: str) -> None:
     for place, value in zip(places, values, strict=True):
         sure = curve.sure_from is not None and place >= curve.sure_from
         plot.plot([place], [value.value], "o", markersize=6, color=color if sure else SURFACE, markeredgecolor=color)
-    plot.set_title(curve.name, fontsize=9.5, loc="left")
+    plot.set_title(curve.name, fontsize=9.5, loc="left", color=INK)
     plot.set_xticks(range(6), ["0", *(f"{level.strength:g}" for level in curve.levels)], fontsize=8)
     plot.set_xlabel(curve.unit, fontsize=8, color=MUTED)
     plot.set_xlim(-0.3, 5.3)
