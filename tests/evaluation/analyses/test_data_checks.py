@@ -217,10 +217,10 @@ def test_constant_columns_and_shift_are_found(cancer: Callable[..., Report]) -> 
 
 def test_no_shift_is_rarely_taken_for_one() -> None:
     alarms = 0
-    for seed in range(20):
+    for seed in range(10):
         rng = np.random.default_rng([seed, 61])
         alarms += adversarial_auc(rng.normal(size=(120, 5)), rng.normal(size=(160, 5)), 0.95, seed).above(0.5)
-    assert alarms <= 3
+    assert alarms <= 2
 
 
 def test_too_few_rows_say_how_many_are_needed(cancer: Callable[..., Report]) -> None:
