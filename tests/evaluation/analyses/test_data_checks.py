@@ -19,6 +19,7 @@ from fairway.evaluation.checks.shift import adversarial_auc
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.intervals import proportion_interval
 from fairway.evaluation.report import Report
+from fairway.evaluation.settings import EvaluationSettings
 from fairway.model import Model
 from fairway.sources.tables import make_table
 from fairway.testing.builders import linear_bundle
@@ -75,6 +76,7 @@ def cancer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Report]:
                 reference=make_table(theirs),
                 analyses=("data_checks",),
                 gate=gate,
+                settings=EvaluationSettings(resamples=100),
             )
 
     return run
@@ -215,10 +217,10 @@ def test_constant_columns_and_shift_are_found(cancer: Callable[..., Report]) -> 
 
 def test_no_shift_is_rarely_taken_for_one() -> None:
     alarms = 0
-    for seed in range(25):
+    for seed in range(10):
         rng = np.random.default_rng([seed, 61])
         alarms += adversarial_auc(rng.normal(size=(120, 5)), rng.normal(size=(160, 5)), 0.95, seed).above(0.5)
-    assert alarms <= 3
+    assert alarms <= 2
 
 
 def test_too_few_rows_say_how_many_are_needed(cancer: Callable[..., Report]) -> None:

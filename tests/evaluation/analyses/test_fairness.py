@@ -69,6 +69,12 @@ def test_a_planted_difference_is_found_where_it_is() -> None:
     assert {gap.metric for gap in found.gaps if gap.difference.above(0)} >= {"demographic parity", "equalized odds"}
 
 
+def quick(rates: Rates, members: NDArray[np.intp]) -> dict[int, float]:
+    """What fairlearn gives, a hundred times faster, for simulations."""
+    hits, own = rates.hits[rates.over], members[rates.over]
+    return {int(one): float(hits[own == one].mean()) for one in np.unique(own)}
+
+
 @pytest.mark.parametrize(("gap", "groups"), [(0.0, 2), (0.0, 5), (0.2, 5)])
 def test_the_interval_of_the_largest_difference_covers_it(
     gap: float, groups: int, monkeypatch: pytest.MonkeyPatch
@@ -89,7 +95,8 @@ def test_the_interval_of_the_largest_difference_covers_it(
     assert (covered >= 89).all()  # of 95, by a simulation whose own error is 2
 
 
-def test_equal_groups_rarely_differ() -> None:
+def test_equal_groups_rarely_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairway.evaluation.analyses.fairness.by_group", quick)
     alarms = 0
     for seed in range(30):
         rows, table = lending(seed, 500, groups=4)

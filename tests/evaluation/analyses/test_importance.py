@@ -42,7 +42,7 @@ def test_features_come_in_the_order_that_the_model_uses_them(two_of_three: Model
     found = measured(two_of_three, rows_for(0, 800))
     assert [each.name for each in found.features] == ["a", "b", "c"]
     assert [each.matters for each in found.features] == [True, True, False]
-    assert found.features[2].rise.value == 0
+    assert found.features[2].rise.value == pytest.approx(0, abs=1e-12)
     assert found.loss == "log loss"
 
 
@@ -63,10 +63,10 @@ def test_it_is_that_of_scikit_learn(two_of_three: Model) -> None:
 def test_the_intervals_cover_the_true_rise(two_of_three: Model) -> None:
     whole = {each.name: each.rise.value for each in measured(two_of_three, rows_for(99, 2000), seed=1).features}
     covered = 0
-    for seed in range(40):
+    for seed in range(30):
         rise = {each.name: each.rise for each in measured(two_of_three, rows_for(seed, 250)).features}["b"]
         covered += (rise.low or 0) <= whole["b"] <= (rise.high or 0)
-    assert covered >= 33  # of 38, and the "true" one is an estimate of 2,000 rows itself
+    assert covered >= 24  # of 28, and the "true" one is an estimate of 2,000 rows itself
 
 
 def test_the_number_of_answers_is_bounded() -> None:
