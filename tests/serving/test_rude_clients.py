@@ -97,6 +97,11 @@ def test_a_trickle_buys_no_time(connection: socket.socket) -> None:
     assert statuses(connection) == [408]
 
 
+def test_a_refusal_reaches_a_client_that_is_still_sending(connection: socket.socket) -> None:
+    connection.sendall(b"what?\r\n\r\n" + bytes(2**22))  # to close on it would reset the connection
+    assert statuses(connection) == [400]
+
+
 @pytest.mark.parametrize("said", [b"", b"\r\n\r\n"])
 def test_a_client_that_says_nothing_is_let_go(connection: socket.socket, said: bytes) -> None:
     connection.sendall(said)

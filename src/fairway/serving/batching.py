@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
-from functools import partial
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
@@ -62,8 +61,8 @@ class Scheduler:
         length: Length | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._infer_raw: Infer = partial(infer, raw=True)
-        self._infer_processed: Infer = partial(infer, raw=False)
+        self._infer_raw: Infer = lambda feed: infer(feed, True)
+        self._infer_processed: Infer = lambda feed: infer(feed, False)
         self._settings = settings
         self._loop = loop
         self._executor = executor

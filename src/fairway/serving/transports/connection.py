@@ -21,6 +21,7 @@ from fairway.serving.transports.exchange import Exchange
 from fairway.serving.transports.heads import Head
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PARTING_S = 1.0
 _PROGRESS_BYTES = 65536
 
 
@@ -54,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self._answered_at = 0.0
         self._unread: int | None = None
         self._unread_since = 0.0
+        self._parting_since: float | None = None
 
     @abstractmethod
     def answer(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -161,6 +163,17 @@ class Connection(HttpToolsProtocol):
         exchange.refused, exchange.status = error, status
         return exchange
 
+    def _part(self) -> None:
+        """The last answer is written: close, or listen to a client that may still be sending, until it closes or a second long.
+
+        To close on what it sends would reset the connection, which takes the answer from it (RFC 9112, 9.6).
+        """
+        if self._deaf and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._parting_since = self.loop.time()
+        else:
+            self.transport.close()
+
     # -- the client
 
     def eof_received(self) -> None:
@@ -203,7 +216,11 @@ class Connection(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """End the connection if its client takes too long; called every now and then, ``now`` being the loop's time."""
-        if self.transport.is_closing() or self.flow.write_paused:
+        if self._parting_since is not None and not self.transport.get_write_buffer_size():
+            if now - self._parting_since > _PARTING_S:
+                self.transport.abort()
+            return
+        if self._parting_since is not None or self.transport.is_closing() or self.flow.write_paused:
             self._check_reader(now)
             return
         self._unread = None

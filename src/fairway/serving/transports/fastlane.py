@@ -208,7 +208,7 @@ class FairwayProtocol(Reading):
         if exchange.keep_alive:
             self._go_on()
         else:
-            self.transport.close()
+            self._part()
 
     def _log(self, exchange: Exchange, status: int, size: int, answers: AnswerLog) -> None:
         head, entry, trace = exchange.head, self._entry, None
