@@ -47,7 +47,11 @@ label = "label"
 features = ["x_*"]
 
 {more}
-latency_p99_ms = {{ max = 1000, at_rps = 1000 }}
+latency_p99_ms = {{ max = 1000, at_rps = 400 }}
+
+[evaluate]
+processes = 2
+analyses = {analyses}
 """
 
 
@@ -58,8 +62,9 @@ class Case(NamedTuple):
     load: Callable[..., Any]
     estimator: str
     asked: str
+    analyses: list[str]
     code: int
-    """What the gate makes of it."""
+    """What the gate makes of it: 0 passed, 1 failed, 2 inconclusive."""
 
 
 CASES = {
@@ -68,6 +73,7 @@ CASES = {
         load_digits,
         "LogisticRegression(max_iter=1000)",
         '[[slices]]\nname = "faint ink"\nwhere = "mean < 4.4"\n\n[gate]\naccuracy_score = { min = 0.93, slice_min = 0.80 }',
+        ["errors", "calibration", "data_checks"],
         0,
     ),
     "breast-cancer": Case(
@@ -75,13 +81,15 @@ CASES = {
         load_breast_cancer,
         "LogisticRegression()",
         "[gate]\naccuracy_score = { min = 0.90 }\nroc_auc_score = { min = 0.97 }",
-        0,
+        ["errors", "calibration", "thresholds", "importance", "weak_slices", "robustness", "data_checks"],
+        2,  # 200 rows do not tell whether the area is as large as that
     ),
     "diabetes": Case(
         "regression",
         load_diabetes,
         "Ridge()",
         "[gate]\nr2_score = { min = 0.90 }",
+        ["errors", "importance", "weak_slices", "data_checks"],
         1,  # no linear model explains so much of it
     ),
 }
@@ -95,7 +103,9 @@ def write_project(folder: Path, name: str, case: Case) -> None:
         columns = {f"x_{place:02}": rows[:, place] for place in range(rows.shape[1])}
         pq.write_table(pa.table({**columns, "mean": rows.mean(axis=1), "label": labels}), folder / f"{file}.parquet")
     (folder / "train.py").write_text(TRAIN.format(estimator=case.estimator))
-    (folder / "fairway.toml").write_text(SETTINGS.format(name=name, task=case.task, more=case.asked))
+    (folder / "fairway.toml").write_text(
+        SETTINGS.format(name=name, task=case.task, more=case.asked, analyses=case.analyses)
+    )
 
 
 def main() -> None:

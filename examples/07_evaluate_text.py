@@ -44,6 +44,7 @@ latency_p99_ms = { max = 1000, at_rps = 500 }
 
 [evaluate]
 processes = 2
+analyses = ["errors", "calibration", "weak_slices", "robustness", "data_checks"]
 """
 
 
