@@ -95,9 +95,10 @@ def write_data() -> list[tuple[str, str]]:
 
 def train(rows: list[tuple[str, str]]) -> None:
     """A WordPiece tokenizer and a BERT of one layer, from nothing, saved as a Hugging Face folder."""
-    import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    torch: Any = importlib.import_module("torch")
+    transformers: Any = importlib.import_module("transformers")
 
     torch.manual_seed(0)
     torch.set_num_threads(1)  # so small a model gains nothing by more, and loses where the machine is busy
@@ -109,8 +110,8 @@ def train(rows: list[tuple[str, str]]) -> None:
     tokenizer.train_from_iterator([text for text, _ in rows], trainer)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LENGTH, **names)
-    config = BertConfig(
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LENGTH, **names)
+    config = transformers.BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=96,
         num_hidden_layers=1,
@@ -120,7 +121,7 @@ def train(rows: list[tuple[str, str]]) -> None:
         id2label=dict(enumerate(LIBRARIES)),
         label2id={name: place for place, name in enumerate(LIBRARIES)},
     )
-    model = BertForSequenceClassification(config)
+    model = transformers.BertForSequenceClassification(config)
     encoded = fast(
         [text for text, _ in rows], truncation=True, padding="max_length", max_length=LENGTH, return_tensors="pt"
     )

@@ -93,7 +93,7 @@ def evaluate(rows: Scored, champion: Scored) -> None:
     if isinstance(rows, Classified):
         confusion(rows)
         calibration(rows, settings.confidence)
-    else:
+    elif isinstance(rows, Regressed):
         residuals(rows)
 
 

@@ -178,8 +178,8 @@ def shell(script: str, folder: Path, environ: dict[str, str]) -> subprocess.Comp
     """As a runner does it; ``fairway`` and ``python`` are this interpreter's."""
     bin_folder = folder / "bin"
     bin_folder.mkdir(exist_ok=True)
-    for name, command in (("fairway", "-m fairway"), ("python", "")):
-        (bin_folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
+    for name, arguments in (("fairway", "-m fairway"), ("python", "")):
+        (bin_folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         (bin_folder / name).chmod(0o755)
     whole = without_settings() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"} | environ
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]

@@ -184,7 +184,8 @@ def gpt2_parts(folder: Path) -> tuple[Any, Any]:
     from fairway.sources.quiet import quiet
 
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        model.eval()
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

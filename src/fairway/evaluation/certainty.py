@@ -66,8 +66,8 @@ def interval(name: str, rows: Tallied, settings: EvaluationSettings) -> Found:
         return Found(ends, f"t on the logit scale{of}{_few(rows)}")
     doubt = _few(rows) or _dominated(found, rows.groups)
     if form.scale is Scale.PLAIN:
-        plain = skewed_interval(found.value, over, settings.confidence)
-        ends = None if plain is None else (max(plain[0], form.low), min(plain[1], form.high))
+        skewed = skewed_interval(found.value, over, settings.confidence)
+        ends = None if skewed is None else (max(skewed[0], form.low), min(skewed[1], form.high))
         return Found(ends, f"t, corrected for skewness (Hall){of}{doubt}")
     ends = _transformed_interval(form.scale, found.value, over, settings.confidence)
     return Found(ends, f"t on the scale of {'the logarithm' if form.scale is Scale.LOG else form.scale}{of}{doubt}")

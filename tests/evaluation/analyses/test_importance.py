@@ -18,7 +18,7 @@ from fairway.testing.builders import linear_bundle
 
 
 def measured(model: Model, table: Table, **settings: object) -> Importance:
-    [rows] = score_models([model], table, label="y", batch_size=256)
+    [rows] = score_models([model], table, label="y")
     found = analyse(Subject(model, table, "y", rows, (), EvaluationSettings(**settings)))  # type: ignore[arg-type]
     assert found is not None
     return found

@@ -54,9 +54,8 @@ def table(label: Any, **more: Any) -> Table:
 
 def report(model: Any, task: str, kind: str, answers: dict[str, Any], data: Table, **more: Any) -> Report:
     labels = more.pop("labels", ())
-    stand_in: Any = Answering(
-        model, answers, task=task, prediction=Prediction(next(iter(answers)), kind), labels=labels
-    )  # type: ignore[arg-type]
+    prediction = Prediction(next(iter(answers)), kind)  # type: ignore[arg-type]
+    stand_in: Any = Answering(model, answers, task=task, prediction=prediction, labels=labels)
     settings = EvaluationSettings(resamples=100, **more.pop("settings", {}))
     label = more.pop("label", "label")
     slices = [SliceSettings("first", "x < 20")]

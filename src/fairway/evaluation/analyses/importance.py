@@ -133,7 +133,7 @@ def _features(
     return tuple(sorted(features, key=lambda feature: -feature.rise.value))
 
 
-def _losses(rows: Scored) -> tuple[str, Floats]:
+def _losses(rows: Classified | Regressed) -> tuple[str, Floats]:
     if isinstance(rows, Classified):
         if rows.probabilities is not None:
             return "log loss", class_losses(rows)

@@ -12,7 +12,7 @@ from fairway.evaluation.checks.base import Check, Severity, encoded, percent, sa
 from fairway.evaluation.comparison import holm
 from fairway.evaluation.estimates import Estimate
 from fairway.evaluation.labels import missing_values
-from fairway.evaluation.predictions import Classified
+from fairway.evaluation.predictions import Classified, Regressed
 
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor
@@ -110,6 +110,7 @@ def _named(looked: Looked, columns: list[str]) -> Check:
 def _leaking(looked: Looked) -> Check:
     name = "target-leaking columns"
     rows = looked.subject.rows
+    assert isinstance(rows, Classified | Regressed)  # the analysis leaves other tasks out
     kept = sampled(len(looked.places), _ROWS, looked.subject.settings.seed)
     chosen = looked.places[kept]
     if len(chosen) < _FEWEST or (isinstance(rows, Classified) and len(np.unique(rows.truth[chosen])) < 2):

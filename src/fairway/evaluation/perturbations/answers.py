@@ -52,6 +52,7 @@ def scored(model: Model, feed: Mapping[str, Tensor], like: Scored, batch_size: i
     else:
         prediction = model.manifest.prediction
         assert prediction is not None
+        assert isinstance(like, Classified)  # the analysis leaves other tasks out
         scores = raw.reshape(len(raw), -1).shape[1]
         own = model.manifest.labels or like.labels[: max(2, scores) if prediction.kind != "label" else None]
         found = read_classes(prediction.kind, raw, like.truth, own, like.labels)
