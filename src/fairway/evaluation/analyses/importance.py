@@ -20,7 +20,7 @@ from fairway.evaluation.resampling import class_losses
 if TYPE_CHECKING:
     from fairway.core.tensors import Tensor, Tensors, TensorSpec
     from fairway.evaluation.analyses.base import Subject
-    from fairway.evaluation.predictions import Classes, Floats, Scored
+    from fairway.evaluation.predictions import Classes, Floats
 
 ANSWERS = 200_000
 """Rows that the model is asked about, at most, in all."""
@@ -212,7 +212,7 @@ def _shuffled(feed: Tensors, part: _Part, order: Classes) -> dict[str, Tensor]:
     return {**feed, part.input: flat.reshape(given.shape)}
 
 
-def _ask(subject: Subject, feed: Tensors, rows: Classified | Regressed) -> Scored:
+def _ask(subject: Subject, feed: Tensors, rows: Classified | Regressed) -> Classified | Regressed:
     prediction = subject.model.manifest.prediction
     assert prediction is not None
     fixed = max((spec.shape[0] for spec in subject.model.inputs if spec.shape), default=-1)
