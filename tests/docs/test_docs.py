@@ -25,6 +25,7 @@ URL = "http://127.0.0.1:8000"
 """The server, as pages call it."""
 
 WITH_CHALLENGER = "releasing.md"
+WITH_ANALYSES = "evaluation.md"
 """The page whose examples begin during a release."""
 
 
@@ -82,6 +83,8 @@ def project(request: pytest.FixtureRequest, packed: Path, tmp_path: Path, monkey
     edit(made, "[serve]", "[optimize]\ncandidates = ['graph']\nrepeats = 1\n\n[serve]")
     monkeypatch.chdir(made)
     page = getattr(request, "param", None)
+    if page is not None and page.name == WITH_ANALYSES:
+        edit(made, 'analyses = ["errors"]', 'analyses = ["calibration", "data_checks"]')
     if page is None or page.name != WITH_CHALLENGER:
         fairway.rollback("digits", project=fairway.Project.find(made))
     return made
