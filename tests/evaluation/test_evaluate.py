@@ -282,7 +282,7 @@ def test_an_answer_that_cannot_be_scored_names_the_fault(
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"task": "ranking"}, InvalidConfig, "scores classification and regression"),
+        ({"task": "rankin"}, InvalidConfig, "did you mean .ranking."),
         ({"prediction": None}, InvalidBundle, "does not say which output"),
         ({"prediction": Prediction("y", "value")}, InvalidBundle, "declared as 'value'"),
     ],

@@ -63,7 +63,7 @@ def test_a_missing_group_is_refused_with_its_place(model: Model, table: Table) -
 def test_sampling_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(InvalidConfig, match="exclude each other"):
         check_sampling(EvaluationSettings(group="a", stratified=True), "classification")
-    with pytest.raises(InvalidConfig, match="regression has no classes"):
+    with pytest.raises(InvalidConfig, match="regression has not one class per row"):
         check_sampling(EvaluationSettings(stratified=True), "regression")
     check_sampling(EvaluationSettings(stratified=True), "classification")
 

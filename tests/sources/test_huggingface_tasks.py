@@ -90,7 +90,7 @@ def table(**columns: Any) -> Table:
 def made(folder: Path, task: str, reference: Table, label: str, **more: Any) -> Bundle:
     return convert(
         folder,
-        destination=folder.parent / f"{task}.fairway",
+        destination=folder.parent / f"{task}-{label}.fairway",
         name="m",
         task=task,
         reference=reference,
