@@ -146,7 +146,11 @@ def _ratio(ratio: _Ratio, measured: Sequence[Measured]) -> list[Figure]:
     plain = ("", "json") if ratio.workload == "tiny" else ("",)
     sides = " / ".join(name if wire in plain else f"{name} {_WIRES[wire]}" for name, wire in (ratio.one, ratio.other))
     name = f"{ratio.workload}, {ratio.connections}: {ratio.what}, {sides}"
-    return [figure(name, values, "ratio", ratio.target), *_ends(name, values)]
+    said, ends = figure(name, values, "ratio", ratio.target), _ends(name, values)
+    if ends and ratio.target:  # where the interval holds the bound, the rounds do not tell
+        holds = {figure("", [end.value], "", ratio.target).holds for end in ends}
+        said = msgspec.structs.replace(said, holds=holds.pop() if len(holds) == 1 else None)
+    return [said, *ends]
 
 
 def _ends(name: str, values: Sequence[float]) -> list[Figure]:

@@ -102,7 +102,7 @@ def _figures(figures: Sequence[Figure]) -> Table:
     for column in ("measured", "value", "± spread", "unit", "target", "holds"):
         table.add_column(column, justify="left" if column in ("measured", "unit") else "right")
     for f in figures:
-        holds = "" if f.holds is None else "yes" if f.holds else "NO"
+        holds = ("cannot tell" if f.target else "") if f.holds is None else "yes" if f.holds else "NO"
         table.add_row(f.name, f"{f.value:g}", f"{f.spread:g}", f.unit, f.target, holds)
     return table
 

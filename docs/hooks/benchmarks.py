@@ -64,11 +64,18 @@ def servers(workload: str) -> str:
 
 def targets() -> str:
     """Ratios, each within the rounds of one heat, and whether targets hold."""
-    said = {True: "yes", False: "**no**", None: ""}
+    said = {True: "yes", False: "**no**"}
     return _table(
         ("measured", "value", "± spread", "unit", "target", "holds"),
         (
-            (f["name"], f"{f['value']:,g}", f"{f['spread']:,g}", f["unit"], f["target"], said[f["holds"]])
+            (
+                f["name"],
+                f"{f['value']:,g}",
+                f"{f['spread']:,g}",
+                f["unit"],
+                f["target"],
+                said.get(f["holds"], "cannot tell" if f["target"] else ""),
+            )
             for f in _read("serving")["figures"]
         ),
     )

@@ -42,6 +42,7 @@ def results(hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ],
         "figures": [
             {"name": "a ratio", "value": 0.5, "spread": 0.1, "unit": "ratio", "target": ">= 0.7", "holds": False},
+            {"name": "a third", "value": 0.96, "spread": 0.1, "unit": "ratio", "target": ">= 0.95", "holds": None},
             {"name": "another", "value": 12.0, "spread": 0.1, "unit": "ratio", "target": ">= 10", "holds": True},
         ],
         "left_out": ["Triton: no such package"],
@@ -71,8 +72,9 @@ def test_a_server_has_its_row_and_an_empty_cell_where_it_was_not_measured(hook: 
 
 @pytest.mark.usefixtures("results")
 def test_a_missed_target_and_a_quick_run_say_so(hook: ModuleType) -> None:
-    missed, met = hook.targets().splitlines()[2:]
+    missed, open_, met = hook.targets().splitlines()[2:]
     assert missed.endswith("| >= 0.7 | **no** |")
+    assert open_.endswith("| >= 0.95 | cannot tell |")
     assert met.endswith("| >= 10 | yes |")
     assert "quick run" in hook.machine()
     assert "mosec 0.9.8" in hook.machine()
