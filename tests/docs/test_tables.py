@@ -48,10 +48,11 @@ def test_every_key_of_every_settings_table_is_explained(tables: ModuleType, tabl
 def test_every_default_shown_is_what_the_struct_has(tables: ModuleType, table: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*?\| `([^`]+)` \|", tables.settings_table(table), re.MULTILINE)
     shown = tomllib.loads("\n".join(f"{key} = {default}" for key, default in rows))
-    required = {
+    required: dict[str, dict[str, object]] = {
         "model": {"name": "m", "source": "m.onnx"},
         "data": {"test": "t"},
         "slices": {"name": "s", "where": "w"},
+        "checks": {"name": "c", "kind": "invariant", "change": {"column": "x", "add": 1.0}},
     }
     kind, given = tables.struct_of(table), required.get(table, {})
     assert shown or table in ("slices", "gate", "serve.models")

@@ -182,8 +182,8 @@ def shell(script: str, folder: Path, environ: dict[str, str]) -> subprocess.Comp
         (bin_folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         (bin_folder / name).chmod(0o755)
     whole = without_settings() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"} | environ
-    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
-    return subprocess.run(command, cwd=folder, env=whole, capture_output=True, text=True, check=False)
+    bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    return subprocess.run(bash, cwd=folder, env=whole, capture_output=True, text=True, check=False)
 
 
 def action(folder: Path, host: Host, **inputs: str) -> tuple[int, str, dict[str, str]]:
