@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def add_temperature(model: Any, output: str, temperature: float, *, logits: bool
     used |= {tensor.name for part in _graphs(graph) for tensor in part.initializer}
 
     def fresh(name: str) -> str:
-        return next(one for one in (f"{output}_{name}", *(f"{output}_{name}_{i}" for i in count(1))) if one not in used)
+        made = (f"{output}_{name}{suffix}" for suffix in chain([""], (f"_{i}" for i in count(1))))
+        return next(one for one in made if one not in used)
 
     def constant(name: str, value: float) -> str:
         dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
