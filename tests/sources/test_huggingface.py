@@ -138,7 +138,7 @@ def test_converting_twice_gives_the_same_digest(bert_bundle: Bundle, folder: Pat
 def test_an_encoder_gives_one_vector_per_text_whatever_it_is_batched_with(folder: Path, converter: Converter) -> None:
     bundle = converter(folder, task="embedding")
     assert [(spec.name, spec.shape) for spec in bundle.manifest.outputs] == [("embedding", (-1, 16))]
-    assert bundle.manifest.prediction is None
+    assert bundle.manifest.prediction == Prediction("embedding", "embedding")
     short, long = b"good", b"a long long long film"
     with Model(bundle) as model:
         alone = model.infer({"text": np.array([short], dtype=object)})["embedding"]
@@ -205,9 +205,9 @@ def test_what_is_broken_is_said(file: str, copy: Path, converter: Converter) -> 
 
 def test_another_task_than_the_architecture_does_is_refused(copy: Path, converter: Converter) -> None:
     with pytest.raises(
-        InvalidSource, match="BertForSequenceClassification does classification or embedding, not regre"
+        InvalidSource, match="BertForSequenceClassification does classification or multi-label or embedding, not regre"
     ):
         converter("copy", task="regression")
     edit(copy / "config.json", architectures=["BertForMaskedLM"])
-    with pytest.raises(InvalidSource, match="BertForMaskedLM does embedding, not classification"):
+    with pytest.raises(InvalidSource, match="BertForMaskedLM does embedding or ranking, not classification"):
         converter("copy")
