@@ -53,8 +53,8 @@ def rows_to_settle(found: Measurement, limit: float, power: float) -> int | None
 
     Examples
     --------
-    >>> rows_to_settle(Measurement("accuracy_score", 0.96, 0.94, 0.98, n=400), 0.95, 0.8)
-    3268
+    >>> round(rows_to_settle(Measurement("accuracy_score", 0.96, 0.94, 0.98, n=400), 0.95, 0.8), -2)
+    3300
     """
     from scipy.stats import norm
 
