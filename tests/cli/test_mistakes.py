@@ -42,7 +42,7 @@ SETTINGS = [
     Mistake("not TOML", "status", MISTAKE, ("fairway.toml", "line 2"), changed('name = "digits"', "name = ")),
     Mistake("unknown key", "run", MISTAKE, ("line 3", "did you mean 'source'?"), changed("source =", "sorce =")),
     Mistake("unknown table", "run", MISTAKE, ("'gates'", "did you mean 'gate'?"), changed("[gate]", "[gates]")),
-    Mistake("wrong type", "serve", MISTAKE, ("line 23", "serve.port", "int"), changed("port = 0", 'port = "any"')),
+    Mistake("wrong type", "serve", MISTAKE, ("line 25", "serve.port", "int"), changed("port = 0", 'port = "any"')),
     Mistake("impossible value", "status", MISTAKE, ("release.weight",), changed("[release]", "[release]\nweight = 2")),
     Mistake(
         "unknown metric",

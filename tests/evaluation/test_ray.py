@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import Bundle
-from fairway.core.cluster import RayMapper
+from fairway.core.cluster import RayMapper, logging_kept
 from fairway.core.errors import InferenceFailed, InvalidBundle, InvalidConfig, WorkerFailed
 from fairway.core.gate import Limit
 from fairway.core.mapping import IN_ORDER, Mapper, Threads
@@ -27,7 +27,8 @@ from fairway.sources.tables import Table, make_table
 from fairway.testing.builders import linear_bundle
 from tests.conftest import Digits
 
-ray = pytest.importorskip("ray")
+with logging_kept():
+    ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
 SETTINGS = EvaluationSettings(resamples=4_000, batch_size=2_000)  # several chunks of draws
 ROWS = 40_000  # 10 MB: several parts
@@ -39,7 +40,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes of one core, on this machine."""
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
+    with logging_kept(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))

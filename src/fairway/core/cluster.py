@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import platform
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +21,23 @@ Result = TypeVar("Result")
 _KEPT = 4
 _MATTERING = ("fairway", "numpy", "scipy", "onnxruntime")
 """Packages whose version can change a result."""
+
+
+@contextlib.contextmanager
+def logging_kept() -> Iterator[None]:
+    """Within, Ray may set up logging as it likes; afterwards the process's own is as it was.
+
+    Ray replaces what makes every record, its own loggers' or not, and levels.
+    """
+    factory, disabled = logging.getLogRecordFactory(), logging.root.manager.disable
+    levels = {name: logging.getLogger(name).level for name in ("", "fairway")}
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(factory)
+        logging.disable(disabled)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class RayMapper:
@@ -44,18 +63,20 @@ class RayMapper:
     """
 
     def __init__(self, address: str = "auto", *, retries: int = 5) -> None:
-        self._ray = require("ray", extra="ray")
+        with logging_kept():
+            self._ray = require("ray", extra="ray")
         self._retries = retries
         self._connected_here = not self._ray.is_initialized()
         if self._connected_here:
             try:
-                self._ray.init(
-                    address=address,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    configure_logging=False,
-                )
+                with logging_kept():
+                    self._ray.init(
+                        address=address,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        configure_logging=False,
+                    )
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise InvalidConfig(
                     f"no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]}); start one with: ray start --head"

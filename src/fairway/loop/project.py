@@ -116,8 +116,8 @@ class Project:
         from fairway.sources.checkpoints import REFERENCE
 
         settings = self.settings
-        data = [name for name in (self.data.test, self.data.reference) if name]
         code = _modules(self.root) if REFERENCE.fullmatch(self.model.source) else []
+        data = [name for name in (self.data.test, self.data.reference) if name]
         tables = [
             "model",
             "data",
@@ -148,7 +148,11 @@ class Project:
             files = data_files(given, self.root)
         except InvalidData:  # whoever reads it will say why it cannot be read
             return ""
-        parts = [f"{file.path}:{file.sha256() if file.local else file.stamp()}" for file in files]
+        # a project that moved has the same local files, if they lie as before from its root
+        parts = [
+            f"{os.path.relpath(file.path, self.root)}:{file.sha256()}" if file.local else f"{file.path}:{file.stamp()}"
+            for file in files
+        ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
