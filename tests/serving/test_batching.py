@@ -140,6 +140,33 @@ async def test_cheap_batches_run_on_the_loop_and_costly_or_unknown_ones_on_a_thr
     assert all(name.startswith("engine") for name in engine.threads)
 
 
+@pytest.mark.parametrize(("on_loop_us", "ends_on"), [(100, "loop"), (900, "engine")])
+async def test_what_seems_too_long_for_the_loop_because_threads_make_it_so_comes_back_to_it(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, on_loop_us: int, ends_on: str
+) -> None:
+    spent, ran = 0.0, list[str]()
+
+    def engine(feed: Tensors, raw: bool) -> Tensors:
+        nonlocal spent
+        ran.append("engine" if threading.current_thread().name.startswith("engine") else "loop")
+        spent += (on_loop_us if ran[-1] == "loop" else 3 * on_loop_us) / 1e6
+        return feed
+
+    monkeypatch.setattr(time, "thread_time", lambda: spent)
+    seen = CostCurve()
+    for _ in range(100):
+        seen.learn(1, 400)  # on a busy machine, say
+    settings = BatchingSettings(inline_us=250)
+    loop = asyncio.get_running_loop()
+    scheduler = Scheduler(engine, settings, loop=loop, executor=executor, listener=Notes(), curves={"s": seen})
+    for n in range(600):
+        answered = loop.create_future()
+        scheduler.submit(Job(rows(n), 1, answered.set_result), "s")
+        await answered
+    assert ran[0] == "engine"
+    assert set(ran[-200:]) == {ends_on}
+
+
 async def test_a_batch_never_exceeds_the_maximum_and_keeps_the_order_of_arrival(make: Make) -> None:
     engine = Engine()
     scheduler = make(engine)

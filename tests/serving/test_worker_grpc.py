@@ -35,7 +35,10 @@ RETRIES = {
         }
     ]
 }
-OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", json.dumps(RETRIES)))
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+FOR_CALLS = (OWN_CONNECTION, ("grpc.service_config", json.dumps(RETRIES)))
+FOR_STREAMS = (OWN_CONNECTION, ("grpc.enable_retries", 0))
+"""A stream that gRPC itself retries can wait for ever, past its deadline, once the server has gone (seen in grpcio 1.85)."""
 
 
 def request(identity: str = "") -> Any:
@@ -52,9 +55,11 @@ class GrpcLoad:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.seen: Counter[str] = Counter()
-        self._threads = [threading.Thread(target=self._run, args=(self._call,), daemon=True) for _ in range(callers)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(self._call, FOR_CALLS), daemon=True) for _ in range(callers)
+        ]
         self._threads += [
-            threading.Thread(target=self._run, args=(self._stream,), daemon=True) for _ in range(streamers)
+            threading.Thread(target=self._run, args=(self._stream, FOR_STREAMS), daemon=True) for _ in range(streamers)
         ]
         for thread in self._threads:
             thread.start()
@@ -72,8 +77,8 @@ class GrpcLoad:
             assert not thread.is_alive()
         return self.seen
 
-    def _run(self, work: Callable[[Any], str]) -> None:
-        with grpc.insecure_channel(self._address, OPTIONS) as channel:
+    def _run(self, work: Callable[[Any], str], options: tuple[tuple[str, Any], ...]) -> None:
+        with grpc.insecure_channel(self._address, options) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             while not self._stop.is_set():
                 outcome = work(stub)

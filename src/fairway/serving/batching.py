@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 _LEARN_EVERY = 16
 """Calls on the loop, once their cost is known: to learn from each would cost as much as a small model's call."""
+_NEAR = 4.0
+"""A call that costs so many times what the loop has for it may still fit: on a thread it costs up to three times as much."""
+_TRY_EVERY = 8
+"""Such calls: one is made on the loop, to see."""
 
 
 class Scheduler:
@@ -76,6 +80,7 @@ class Scheduler:
         self._hold_requests = 0
         self._held = False
         self._unlearned = 0
+        self._untried = 0
         self._inline = Inline(settings.inline_us)
         self._running = 0
         self._threaded = False
@@ -157,7 +162,7 @@ class Scheduler:
                 continue
             curve, cells = self._forecast.curve(signature), self._forecast.cells(pieces)
             inline = self._inline
-            if curve.expect(cells) <= self._settings.inline_us and not inline.away:
+            if not inline.away and self._fits_loop(curve.expect(cells)):
                 self._unlearned = 0 if self._unlearned >= _LEARN_EVERY or not curve.sure else self._unlearned + 1
                 began = None if self._unlearned else time.thread_time()
                 if inline.watched:
@@ -182,6 +187,19 @@ class Scheduler:
                 inline.away -= 1
             self._start(pieces, signature)
         self._rest()
+
+    def _fits_loop(self, expected_us: float) -> bool:
+        """Whether a call may run on the loop, or is to be tried there although it seems a little too long."""
+        inline_us = self._settings.inline_us
+        if expected_us <= inline_us:
+            return True
+        if expected_us > _NEAR * inline_us:
+            return False
+        self._untried = (self._untried + 1) % _TRY_EVERY
+        if self._untried:
+            return False
+        self._unlearned = _LEARN_EVERY  # learn from this one
+        return True
 
     def _waits(self) -> bool:
         """Whether a batch that could run now should wait for more."""
@@ -258,7 +276,11 @@ class Scheduler:
     ) -> None:
         self._running -= 1
         self._threaded = True
-        self._learn(self._forecast.curve(signature), self._forecast.cells(pieces), runs, own_s)
+        curve, cells = self._forecast.curve(signature), self._forecast.cells(pieces)
+        near_us = _NEAR * self._settings.inline_us
+        # A handover between threads empties the core's caches, so of a small call it says little of its cost on the loop.
+        if own_s * 1e6 > near_us or curve.expect(cells) > near_us:
+            self._learn(curve, cells, runs, own_s)
         first = job_of(pieces[0])
         self._admission.ran(
             rows=sum([piece.rows for piece in pieces]),

@@ -40,6 +40,7 @@ class LogSettings:
         self._values: _Values | None = None
         self._first: _Values | None = None
         self._filter = _Levels()
+        self._filtered: list[logging.Handler] = []
 
     def get(self) -> dict[str, Any]:
         """What holds now."""
@@ -75,8 +76,9 @@ class LogSettings:
         if self._before is not None:
             self._logger.setLevel(self._before)
             self._before = self._values = self._first = None
-        for handler in _handlers():
+        for handler in self._filtered:  # also those that the process has taken away since
             handler.removeFilter(self._filter)
+        self._filtered = []
 
     def _current(self) -> _Values:
         if self._values is not None:
@@ -96,7 +98,8 @@ class LogSettings:
             wanted.append(logging.DEBUG)
         self._logger.setLevel(min(wanted, default=logging.CRITICAL + 1))
         self._filter.wanted = frozenset(wanted)
-        for handler in _handlers():
+        self._filtered = list({*self._filtered, *_handlers()})
+        for handler in self._filtered:
             handler.addFilter(self._filter)
 
 
