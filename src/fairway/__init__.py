@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairway.loop.register import register as register
     from fairway.loop.release import release as release
     from fairway.loop.release import rollback as rollback
+    from fairway.loop.replay import replay as replay
     from fairway.loop.run import run as run
     from fairway.loop.serve import serve as serve
     from fairway.loop.status import status as status
@@ -42,6 +43,7 @@ _WHERE = {
     "pack": "fairway.loop.pack",
     "register": "fairway.loop.register",
     "release": "fairway.loop.release",
+    "replay": "fairway.loop.replay",
     "rollback": "fairway.loop.release",
     "run": "fairway.loop.run",
     "serve": "fairway.loop.serve",
@@ -62,6 +64,7 @@ __all__ = [
     "pack",
     "register",
     "release",
+    "replay",
     "rollback",
     "run",
     "serve",

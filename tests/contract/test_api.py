@@ -22,6 +22,7 @@ VERBS = (
     "pack",
     "register",
     "release",
+    "replay",
     "rollback",
     "run",
     "serve",
