@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fairway.client import connect as connect
     from fairway.core.errors import FairwayError as FairwayError
     from fairway.loop.card import card as card
+    from fairway.loop.compare import compare as compare
     from fairway.loop.evaluate import evaluate as evaluate
     from fairway.loop.load import load as load
     from fairway.loop.observe import observe as observe
@@ -35,6 +36,7 @@ _WHERE = {
     "Model": "fairway.model",
     "Project": "fairway.loop.project",
     "card": "fairway.loop.card",
+    "compare": "fairway.loop.compare",
     "connect": "fairway.client",
     "evaluate": "fairway.loop.evaluate",
     "load": "fairway.loop.load",
@@ -56,6 +58,7 @@ __all__ = [
     "Model",
     "Project",
     "card",
+    "compare",
     "connect",
     "evaluate",
     "load",

@@ -15,6 +15,7 @@ from tests.conftest import Digits
 
 VERBS = (
     "card",
+    "compare",
     "evaluate",
     "load",
     "observe",
