@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from fairway.optimization.cells import row
+from fairway.optimization.cells import percent_cell, row
 from fairway.optimization.report import Optimization, Status
+from fairway.optimization.steps import steps
 
 WIDTH = 100
 
@@ -28,6 +29,7 @@ def text(optimization: Optimization) -> str:
         "",
         *table(("candidate", found.objective, "change", "memory MB", "size MB"), cost),
         "",
+        *_bought(optimization),
         *(line for c in others for line in wrap(f"{c.name}: {c.reason}")),
         *wrap(
             f"{found.rows:,} rows evaluated, {found.calibration_rows:,} for calibration, {found.rounds} interleaved rounds, "
@@ -35,6 +37,17 @@ def text(optimization: Optimization) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _bought(optimization: Optimization) -> list[str]:
+    """What each pass bought: from one form to the next whose recipe goes on from it."""
+    measured = {c.name: c for c in optimization.candidates}
+    name = optimization.findings.objective
+    rows = [
+        (s.before, ", ".join(s.passes), s.after, str(percent_cell(s.cost, measured[s.before].measurement(name))))
+        for s in steps(optimization.findings)
+    ]
+    return [*table(("from", "passes added", "to", name), rows), ""] if rows else []
 
 
 def wrap(line: str, indent: str = "") -> list[str]:
