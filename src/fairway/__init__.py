@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fairway.client import connect as connect
     from fairway.core.errors import FairwayError as FairwayError
     from fairway.loop.card import card as card
+    from fairway.loop.compare import compare as compare
     from fairway.loop.evaluate import evaluate as evaluate
     from fairway.loop.load import load as load
     from fairway.loop.observe import observe as observe
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fairway.loop.register import register as register
     from fairway.loop.release import release as release
     from fairway.loop.release import rollback as rollback
+    from fairway.loop.replay import replay as replay
     from fairway.loop.run import run as run
     from fairway.loop.serve import serve as serve
     from fairway.loop.status import status as status
@@ -34,6 +36,7 @@ _WHERE = {
     "Model": "fairway.model",
     "Project": "fairway.loop.project",
     "card": "fairway.loop.card",
+    "compare": "fairway.loop.compare",
     "connect": "fairway.client",
     "evaluate": "fairway.loop.evaluate",
     "load": "fairway.loop.load",
@@ -42,6 +45,7 @@ _WHERE = {
     "pack": "fairway.loop.pack",
     "register": "fairway.loop.register",
     "release": "fairway.loop.release",
+    "replay": "fairway.loop.replay",
     "rollback": "fairway.loop.release",
     "run": "fairway.loop.run",
     "serve": "fairway.loop.serve",
@@ -54,6 +58,7 @@ __all__ = [
     "Model",
     "Project",
     "card",
+    "compare",
     "connect",
     "evaluate",
     "load",
@@ -62,6 +67,7 @@ __all__ = [
     "pack",
     "register",
     "release",
+    "replay",
     "rollback",
     "run",
     "serve",

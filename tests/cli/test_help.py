@@ -32,6 +32,7 @@ ROAD = [
     "evaluate",
     "comment",
     "optimize",
+    "compare",
     "pack",
     "card",
     "register",

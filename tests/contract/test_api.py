@@ -15,6 +15,7 @@ from tests.conftest import Digits
 
 VERBS = (
     "card",
+    "compare",
     "evaluate",
     "load",
     "observe",
@@ -22,6 +23,7 @@ VERBS = (
     "pack",
     "register",
     "release",
+    "replay",
     "rollback",
     "run",
     "serve",

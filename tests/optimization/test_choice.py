@@ -15,7 +15,7 @@ from fairway.core.manifest import Cost
 from fairway.core.metrics import Measurement
 from fairway.optimization.choice import Choice, Contestant, choose
 from fairway.optimization.cost import fit_cost
-from fairway.optimization.page import front
+from fairway.optimization.pareto import front
 from fairway.optimization.rounds import combine, compare, order_interval
 from fairway.optimization.settings import OptimizationSettings, seconds
 

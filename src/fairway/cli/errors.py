@@ -46,6 +46,9 @@ OUTCOME_CODES = {
     Outcome.ERROR: BROKEN,
 }
 
+REPLAY_CODES = {"same": DONE, "differs": FAILED, "could not be made": BROKEN}
+"""By the outcome of a replayed recipe."""
+
 
 def exit_code(error: FairwayError) -> int:
     """The exit code of an error; unknown ones, from plug-ins, are ``BROKEN``."""

@@ -18,16 +18,11 @@ def describe_environment() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {**found, "cpu": _cpu(), "cores": str(_cores())}
+    return {**found, "cpu": cpu(), "cores": str(_cores())}
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
@@ -35,3 +30,9 @@ def _cpu() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

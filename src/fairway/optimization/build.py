@@ -13,6 +13,7 @@ import msgspec
 from fairway.bundle.format import MANIFEST, Bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle
 from fairway.core.manifest import EVIDENCE, EngineSpec, PassRecord
+from fairway.evaluation.environment import cpu
 from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.recipes import Recipe, Stage
@@ -24,7 +25,7 @@ _REVISION = 2
 
 def recipe_key(source: Bundle, recipe: Recipe) -> str:
     """What a finished candidate is found by: the source, the passes and parameters, and the libraries that apply them."""
-    libraries = _libraries(stage.name for stage in recipe.stages)
+    libraries = library_versions(stage.name for stage in recipe.stages)
     parts = (_REVISION, source.digest, recipe.stages, libraries)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
@@ -88,8 +89,7 @@ def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination:
         added = {(folder / name).as_posix(): made.parent / name for name in (made.name, *external_files(made))}
         if clash := sorted(set(kept) & set(added)):
             raise InvalidBundle(f"this bundle already has a file {clash[0]!r}; rename it and pack the bundle again")
-        used = _libraries(record.name for record in records)
-        environment = {**before.lineage.environment, **used}
+        environment = before.lineage.environment | current_environment(record.name for record in records)
         lineage = msgspec.structs.replace(before.lineage, parent=source.digest, environment=environment)
         engine = msgspec.structs.replace(engine_after(spec, records), cost=None)
         recipe_so_far = (*before.recipe, *records)
@@ -120,7 +120,12 @@ def _apply(stage: Stage, source: Path, destination: Path, sample: Sample, engine
     return after
 
 
-def _libraries(names: Iterable[str]) -> dict[str, str]:
+def current_environment(names: Iterable[str]) -> dict[str, str]:
+    """What decides, beside rows and parameters, which bytes the passes called so write: libraries, and the processor."""
+    return {**library_versions(names), "cpu": cpu()}
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
     """Versions of what the passes called so work with."""
     used = {"onnx", "onnxruntime", *(library for name in names for library in passes()[name].needs.libraries)}
     return {name: _version(name) for name in sorted(used)}

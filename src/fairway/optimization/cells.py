@@ -41,8 +41,8 @@ def row(candidate: Candidate, found: Findings, original: Candidate) -> Row:
         (Cell(), Cell())
         if candidate.name == ORIGINAL
         else (
-            _cell(candidate.measurement(found.quality, ORIGINAL), "{:+.3f}"),
-            _percent(candidate.measurement(found.objective, ORIGINAL), base),
+            quality_change_cell(candidate.measurement(found.quality, ORIGINAL)),
+            percent_cell(candidate.measurement(found.objective, ORIGINAL), base),
         )
     )
     return Row(
@@ -57,6 +57,11 @@ def row(candidate: Candidate, found: Findings, original: Candidate) -> Row:
     )
 
 
+def quality_change_cell(change: Measurement | None) -> Cell:
+    """A change of quality, in its own unit."""
+    return _cell(change, "{:+.3f}")
+
+
 def _cell(found: Measurement | None, form: str) -> Cell:
     if found is None or not found.known:
         return Cell()
@@ -64,7 +69,8 @@ def _cell(found: Measurement | None, form: str) -> Cell:
     return Cell(form.format(found.value), interval)
 
 
-def _percent(change: Measurement | None, base: Measurement | None) -> Cell:
+def percent_cell(change: Measurement | None, base: Measurement | None) -> Cell:
+    """A change of cost, in percent of ``base``."""
     if change is None or base is None or not change.known or not base.value:
         return Cell()
     value, low, high = (100 * number / abs(base.value) for number in (change.value, change.low, change.high))

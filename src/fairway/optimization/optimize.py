@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from fairway.bundle.format import Bundle, write_bundle
-from fairway.core.errors import InvalidData
 from fairway.core.gate import Gate, Outcome, check_gate
 from fairway.core.manifest import Cost
 from fairway.core.metrics import Measurement
@@ -24,6 +22,7 @@ from fairway.optimization.files import exclusive, write_atomic
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.recipes import Recipe, recipes
 from fairway.optimization.report import ORIGINAL, Candidate, Findings, Optimization, Status, quality_metric
+from fairway.optimization.sampling import draw_sample
 from fairway.optimization.scoring import Examiner, Measure, Rounds, measure_rounds, score, verdict
 from fairway.optimization.settings import OptimizationSettings
 from fairway.sources.tables import Table
@@ -151,16 +150,9 @@ class _Search:
 
     def _sample(self, reference: Table) -> tuple[Sample, dict[str, Any]]:
         """Reference rows as the graph gets them, and what says which they are."""
-        if not reference.rows:
-            raise InvalidData("the reference data has no rows; calibration needs some")
         count = min(self.settings.calibration_rows, reference.rows)
-        drawn = np.sort(np.random.default_rng(self.settings.seed).choice(reference.rows, count, replace=False))
-        with Model(self.original) as model:
-            feed = model.prepare(reference.feed(model.inputs, drawn))
-            fixed = {spec.shape[0] for spec in model.raw_inputs if spec.shape and spec.shape[0] > 0}
-        batch = fixed.pop() if len(fixed) == 1 else None
         described = {"rows": count, "seed": self.settings.seed, "data": reference.digest}
-        return Sample(feed, count, batch), described
+        return draw_sample(self.original, reference, rows=count, seed=self.settings.seed), described
 
     def _time_left(self) -> float:
         return self.settings.time_budget_s - (self.clock() - self.started)

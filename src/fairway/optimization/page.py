@@ -1,94 +1,82 @@
-"""The search's outcome as one HTML page: the table, the reasons, and the Pareto plot."""
+"""The search's outcome as one HTML page: the verdict, Pareto plots, what each pass bought, what was refused and why."""
 
 from __future__ import annotations
 
-from itertools import cycle
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from fairway.core.metrics import METRICS, metric
-from fairway.evaluation.pages import INK, LINE, MUTED, SERIES, render_page, styled_axes, themed_svg
-from fairway.optimization.cells import row
-from fairway.optimization.report import Candidate, Findings, Optimization, Status
+from fairway.core.gate import Outcome
+from fairway.core.metrics import Measurement, described
+from fairway.evaluation.pages import BAD, GOOD, INK, MUTED, SURFACE, render_page, styled_axes, themed_svg
+from fairway.evaluation.tiles import label
+from fairway.evaluation.words import estimate, interval, number
+from fairway.optimization.cells import percent_cell, quality_change_cell, row
+from fairway.optimization.pareto import COSTS, axis_label, legend, pareto_plot
+from fairway.optimization.report import ORIGINAL, Candidate, Findings, Optimization, Status
+from fairway.optimization.steps import Step, steps, way
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_BODY = """
-<section class="verdict {{ tone }}">
-<h2>{{ chosen }}</h2>
-<p>{{ reason }}</p>
-<ul class="reasons">{% for line in verdict.reasons %}<li>{{ line }}</li>{% endfor %}</ul>
-</section>
-{% if plot %}
-<section>
-<h2>Quality and cost</h2>
-{{ parts.figure(plot, caption) }}
-</section>
-{% endif %}
-<section>
-<h2>Candidates</h2>
-<div class="scroll"><table>
-<caption>Intervals in brackets. Changes are against the original, on the same rows and in the same rounds.</caption>
-<thead><tr><th scope="col">candidate</th><th scope="col"></th>
-{% for cell in (quality, "change", objective, "change", "memory MB", "size MB") %}<th scope="col" class="num">{{ cell }}</th>
-{% endfor %}</tr></thead>
-<tbody>
-{% for row in rows %}
-<tr><th scope="row">{{ row.name }}</th>
-<td><span class="badge {{ badges.get(row.status, 'plain') }}">{{ row.status }}</span></td>
-{% for cell in (row.quality, row.quality_change, row.cost, row.cost_change, row.memory_mb, row.size_mb) %}
-<td class="num">{{ cell.value }}{% if cell.interval %}<br><small class="note">{{ cell.interval }}</small>{% endif %}</td>
-{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-</section>
-<section>
-<h2>Why</h2>
-<div class="scroll"><table>
-<thead><tr><th scope="col">candidate</th>
-<th scope="col">what it is</th><th scope="col">why</th><th scope="col">passes</th></tr></thead>
-<tbody>
-{% for candidate in candidates %}
-<tr><th scope="row">{{ candidate.name }}</th><td>{{ candidate.summary }}</td><td>{{ candidate.reason or "–" }}</td>
-<td>{{ candidate.recipe | map(attribute="name") | join(" → ") or "–" }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-</section>
-<section>
-<h2>How it was found</h2>
-{{ parts.facts(facts) }}
-</section>
-"""
-
-_TONES = {"passed": "good", "failed": "bad", "error": "bad", "inconclusive": "warn"}
+_HEADLINES = {
+    Outcome.PASSED: ("good", "✓", "keeps the gate"),
+    Outcome.FAILED: ("bad", "✗", "does not keep the gate"),
+    Outcome.ERROR: ("bad", "!", "could not be judged"),
+}
+_UNSURE = ("warn", "?", "cannot be told from the gate's limits")
+_WORST = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASSED)
+_BADGES = {Status.CHOSEN.value: "good", Status.REFUSED.value: "bad", Status.FAILED.value: "warn"}
+_WHY = (
+    ("Chosen, and passed over", "All of these keep the gate", (Status.CHOSEN, Status.PASSED)),
+    ("Refused", "By the gate, which limits were broken or could not be told", (Status.REFUSED,)),
+    ("Not measured", "There was nothing to measure", (Status.NOTHING_TO_DO, Status.FAILED, Status.NOT_TRIED)),
+)
+_SMALL = {"width": 4.8, "height": 3.4}
+_TILES = ("latency_p99_ms", "throughput_rps", "memory_mb", "size_mb", "load_ms", "energy_mj_per_request")
 
 
 def page(optimization: Optimization) -> str:
     """Render the page."""
-    found = optimization.findings
-    original = optimization.candidates[0]
-    verdict = optimization.verdict
-    badges = {Status.CHOSEN.value: "good", Status.REFUSED.value: "bad", Status.FAILED.value: "warn"}
-    points = [c for c in optimization.candidates if _at(c, found)]
+    found, verdict = optimization.findings, optimization.verdict
+    original, made = optimization.candidates[0], steps(optimization.findings)
+    tone, mark, said = _HEADLINES.get(verdict.outcome, _UNSURE)
     kept = "the original is kept" if optimization.kept_original else f"{found.chosen} is chosen"
+    others = [cost for cost in COSTS if cost != found.objective]
+    plots = [pareto_plot(found, found.objective), *(pareto_plot(found, cost, **_SMALL) for cost in others)]
     return render_page(
         f"{found.model}: {kept}",
-        _BODY,
-        kicker="Optimization",
+        files("fairway.optimization").joinpath("templates/optimization.html").read_text("utf-8"),
+        kicker="Fairway optimization",
         summary=f"{len(optimization.candidates) - 1} candidates under the gate, {found.rounds} interleaved rounds",
-        tone=_TONES.get(verdict.outcome.value, "plain"),
-        chosen=f"{found.chosen}: {verdict.outcome.value}",
+        tone=tone,
+        mark=mark,
+        headline=f"{found.chosen} {said}",
         reason=found.reason,
         verdict=verdict,
-        plot=_pareto(points, found) if points else None,
-        caption=_caption(found),
+        tiles=_tiles(optimization.winner, original, found),
+        plots=[plot for plot in plots if plot is not None],
+        caption=_CAPTION,
+        legend=legend(optimization.candidates),
+        steps=[_step(step, original, found) for step in made],
+        waterfall=_waterfall(way(made, found.chosen), found),
         quality=found.quality or "quality",
         objective=found.objective,
         rows=[row(candidate, found, original) for candidate in optimization.candidates],
-        badges=badges,
-        candidates=optimization.candidates,
+        badges=_BADGES,
+        why=[(title, said, listed) for title, said, kinds in _WHY if (listed := _of(optimization, kinds))],
         facts=_facts(found),
     )
+
+
+_CAPTION = (
+    "Each mark is one candidate, with its number and where there is room its name. Whiskers are intervals: thin, of the "
+    "quality itself; thick, of its difference to the original on the same rows, and of the cost. The dashed line joins those "
+    "that no other beats in both (the Pareto front). Shaded: what the gate refuses."
+)
+
+
+def _of(optimization: Optimization, kinds: tuple[Status, ...]) -> list[Candidate]:
+    return [c for c in optimization.candidates if c.status in kinds and (c.name != ORIGINAL or c.reason)]
 
 
 def _facts(found: Findings) -> dict[str, str]:
@@ -101,84 +89,74 @@ def _facts(found: Findings) -> dict[str, str]:
     }
 
 
-def _caption(found: Findings) -> str:
-    better = "higher" if metric(found.quality).higher_is_better else "lower"
-    cheaper = "to the right" if metric(found.objective).higher_is_better else "to the left"
-    return (
-        f"Each circle is one candidate; its area is the bundle's size. Better is {better} and {cheaper}. The line joins those "
-        "that no other beats in both (the Pareto front); whiskers are intervals. Ringed: chosen. Hollow: refused by the gate."
-    )
+def _tiles(chosen: Candidate, original: Candidate, found: Findings) -> list[dict[str, Any]]:
+    """The chosen form's numbers, the objective and the quality first."""
+    names = dict.fromkeys((found.objective, found.quality, *_TILES))
+    return [_tile(m, chosen, original) for name in names if (m := chosen.measurement(name)) and m.known]
 
 
-def _at(candidate: Candidate, found: Findings) -> tuple[float, float] | None:
-    cost, quality = candidate.measurement(found.objective), candidate.measurement(found.quality)
-    return (cost.value, quality.value) if cost and quality else None
+def _tile(found: Measurement, chosen: Candidate, original: Candidate) -> dict[str, Any]:
+    name, unit = label(found.metric)
+    change = None if chosen.name == ORIGINAL else chosen.measurement(found.metric, ORIGINAL)
+    quality = bool(described(found.metric).tasks)
+    shown = quality_change_cell(change) if quality else percent_cell(change, original.measurement(found.metric))
+    return {
+        "label": name,
+        "value": estimate(found),
+        "unit": unit,
+        "interval": interval(found),
+        "change": "" if change is None else str(shown),
+        "tone": _kept_tone(found.metric, chosen) if quality else _gain_tone(change),
+    }
 
 
-def front(points: list[tuple[float, float]], *, cost_up: bool, quality_up: bool) -> list[tuple[float, float]]:
-    """The points that no other point beats or equals in both, by cost.
-
-    Examples
-    --------
-    >>> front([(1, 0.8), (2, 0.9), (3, 0.85)], cost_up=False, quality_up=True)
-    [(1, 0.8), (2, 0.9)]
-    """
-    x, y = (-1 if cost_up else 1), (1 if quality_up else -1)
-    kept: list[tuple[float, float]] = []
-    for point in sorted(set(points), key=lambda p: (x * p[0], -y * p[1])):
-        if not kept or y * point[1] > y * kept[-1][1]:
-            kept.append(point)
-    return kept
+def _kept_tone(name: str, chosen: Candidate) -> str:
+    """How the gate found a quality: that a cheaper form has a little less of it is no fault."""
+    outcomes = {f.outcome for f in chosen.verdict.findings if f.metric == name} if chosen.verdict else set()
+    return next((_HEADLINES.get(each, _UNSURE)[0] for each in _WORST if each in outcomes), "")
 
 
-def _pareto(candidates: list[Candidate], found: Findings) -> Markup:
-    figure, axes = styled_axes(7.5, 4.2)
-    axes.grid(axis="both", color=LINE, linewidth=0.5)
-    largest = max(c.size_bytes for c in candidates)
-    places = [(c, *place) for c in candidates if (place := _at(c, found))]
-    line = front(
-        [(x, y) for _, x, y in places],
-        cost_up=metric(found.objective).higher_is_better,
-        quality_up=metric(found.quality).higher_is_better,
-    )
-    axes.step(*zip(*line, strict=True), where="post", color=MUTED, linewidth=1, linestyle="--", zorder=1)
-    colors = dict(zip((c.name for c, _, _ in places), cycle(SERIES), strict=False))
-    for candidate, x, y in sorted(places, key=lambda place: -place[0].size_bytes):  # small ones on top
-        _draw(axes, candidate, (x, y), found, largest, colors[candidate.name])
-    axes.legend(
-        handles=[_key(axes, candidate, colors[candidate.name]) for candidate, _, _ in places],
-        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, labelcolor=INK,
-    )  # fmt: skip
-    axes.margins(0.1)
-    axes.set_xlabel(_label(found.objective))
-    axes.set_ylabel(_label(found.quality))
-    shown = ", ".join(f"{c.name} {y:.4g} at {x:.4g}" for c, x, y in places)
-    title = f"{found.quality} by {found.objective}"
-    return themed_svg(figure, title=title, description=f"{title}: {shown}")
+def _gain_tone(change: Measurement | None) -> str:
+    """Good or bad where the whole interval says so."""
+    if change is None or not change.known or change.low <= 0 <= change.high:
+        return ""
+    return "good" if (change.value > 0) == described(change.metric).higher_is_better else "bad"
 
 
-def _draw(axes: Any, candidate: Candidate, at: tuple[float, float], found: Findings, largest: int, color: str) -> None:
-    cost, quality = candidate.measurement(found.objective), candidate.measurement(found.quality)
-    assert cost is not None
-    assert quality is not None
-    whiskers = [[[abs(v.value - v.low)], [abs(v.high - v.value)]] for v in (cost, quality)]
-    axes.errorbar(*at, xerr=whiskers[0], yerr=whiskers[1], color=color, linewidth=1, alpha=0.5, zorder=2)
-    area = 30 + 470 * candidate.size_bytes / max(largest, 1)
-    face = "none" if candidate.status is Status.REFUSED else color
-    edge = INK if candidate.status is Status.CHOSEN else color
-    axes.scatter(*at, s=area, facecolor=face, edgecolor=edge, linewidth=1.5, alpha=0.8, zorder=3)
+def _step(step: Step, original: Candidate, found: Findings) -> dict[str, Any]:
+    before = next((c for c in found.candidates if c.name == step.before), original)
+    return {
+        "before": step.before,
+        "passes": ", ".join(step.passes),
+        "after": step.after,
+        "cost": percent_cell(step.cost, before.measurement(found.objective)),
+        "quality": quality_change_cell(step.quality),
+    }
 
 
-def _key(axes: Any, candidate: Candidate, color: str) -> Any:
-    """The legend's entry: a circle of one size, hollow if refused, ringed if chosen."""
-    face = "none" if candidate.status is Status.REFUSED else color
-    edge = INK if candidate.status is Status.CHOSEN else color
-    return axes.scatter([], [], s=60, facecolor=face, edgecolor=edge, linewidth=1.5, label=candidate.name)
-
-
-def _label(name: str) -> str:
-    unit = next(
-        (unit for end, unit in (("_ms", "ms"), ("_mb", "MB"), ("_rps", "requests/s")) if name.endswith(end)), ""
-    )
-    words = name.removesuffix("_ms").removesuffix("_mb").removesuffix("_rps").replace("_", " ")
-    return f"{words} ({unit})" if unit else words if name in METRICS else name
+def _waterfall(taken: tuple[Step, ...], found: Findings) -> Markup | None:
+    """The objective from the original to what was chosen, one bar a step; ``None`` where it is one step or none."""
+    if len(taken) < 2:
+        return None
+    measured = {c.name: c.measurement(found.objective) for c in found.candidates}
+    rows = [("original", measured[ORIGINAL], None), *((", ".join(s.passes), measured[s.after], s) for s in taken)]
+    figure, axes = styled_axes(9.4, 0.55 * len(rows) + 0.9)
+    before = None
+    for place, (_, value, step) in enumerate(rows):
+        assert value is not None
+        color = {"good": GOOD, "bad": BAD}.get(_gain_tone(step.cost), MUTED) if step else INK
+        start = before.value if before else 0.0
+        axes.barh(
+            place, value.value - start, left=start, height=0.5, color=color, alpha=0.75 if step else 0.35, linewidth=0
+        )
+        axes.plot([value.low, value.high], [place, place], color=INK, linewidth=1.4)
+        axes.plot([value.value], [place], "o", color=INK, markersize=5, markeredgecolor=SURFACE)
+        before = value
+    axes.set_yticks(range(len(rows)), [("+ " if step else "") + name for name, _, step in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(axis_label(found.objective))
+    shown = "; ".join(f"{name}: {number(value.value)}" for name, value, _ in rows if value)
+    return themed_svg(figure, title="What each pass bought", description=shown)

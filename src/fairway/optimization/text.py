@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from fairway.optimization.cells import row
+from fairway.optimization.cells import percent_cell, row
 from fairway.optimization.report import Optimization, Status
+from fairway.optimization.steps import steps
 
 WIDTH = 100
 
@@ -20,16 +21,17 @@ def text(optimization: Optimization) -> str:
     cost = [(r.name, str(r.cost), str(r.cost_change), r.memory_mb.value, r.size_mb.value) for r in rows]
     others = [c for c in optimization.candidates if c.reason and c.status is not Status.CHOSEN]
     lines = [
-        *_wrap(f"{found.model}: {found.chosen} is chosen ({found.reason})"),
+        *wrap(f"{found.model}: {found.chosen} is chosen ({found.reason})"),
         f"gate: {verdict.outcome.value}",
-        *(line for reason in verdict.reasons for line in _wrap(reason, "  ")),
+        *(line for reason in verdict.reasons for line in wrap(reason, "  ")),
         "",
-        *_table(("candidate", found.quality or "quality", "change", ""), quality),
+        *table(("candidate", found.quality or "quality", "change", ""), quality),
         "",
-        *_table(("candidate", found.objective, "change", "memory MB", "size MB"), cost),
+        *table(("candidate", found.objective, "change", "memory MB", "size MB"), cost),
         "",
-        *(line for c in others for line in _wrap(f"{c.name}: {c.reason}")),
-        *_wrap(
+        *_bought(optimization),
+        *(line for c in others for line in wrap(f"{c.name}: {c.reason}")),
+        *wrap(
             f"{found.rows:,} rows evaluated, {found.calibration_rows:,} for calibration, {found.rounds} interleaved rounds, "
             f"{found.elapsed_s:.0f} s of {found.time_budget_s:.0f} s"
         ),
@@ -37,11 +39,24 @@ def text(optimization: Optimization) -> str:
     return "\n".join(lines)
 
 
-def _wrap(line: str, indent: str = "") -> list[str]:
+def _bought(optimization: Optimization) -> list[str]:
+    """What each pass bought: from one form to the next whose recipe goes on from it."""
+    measured = {c.name: c for c in optimization.candidates}
+    name = optimization.findings.objective
+    rows = [
+        (s.before, ", ".join(s.passes), s.after, str(percent_cell(s.cost, measured[s.before].measurement(name))))
+        for s in steps(optimization.findings)
+    ]
+    return [*table(("from", "passes added", "to", name), rows), ""] if rows else []
+
+
+def wrap(line: str, indent: str = "") -> list[str]:
+    """``line`` in lines of at most :data:`WIDTH`, those after the first further in."""
     return textwrap.wrap(line, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns two spaces apart below their headings."""
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     rule = ["─" * width for width in widths]
     return [
