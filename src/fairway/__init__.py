@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fairway.client import connect as connect
     from fairway.core.errors import FairwayError as FairwayError
     from fairway.loop.card import card as card
+    from fairway.loop.distill import distill as distill
     from fairway.loop.evaluate import evaluate as evaluate
     from fairway.loop.load import load as load
     from fairway.loop.observe import observe as observe
@@ -35,6 +36,7 @@ _WHERE = {
     "Project": "fairway.loop.project",
     "card": "fairway.loop.card",
     "connect": "fairway.client",
+    "distill": "fairway.loop.distill",
     "evaluate": "fairway.loop.evaluate",
     "load": "fairway.loop.load",
     "observe": "fairway.loop.observe",
@@ -55,6 +57,7 @@ __all__ = [
     "Project",
     "card",
     "connect",
+    "distill",
     "evaluate",
     "load",
     "observe",
