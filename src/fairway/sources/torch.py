@@ -102,7 +102,8 @@ def export_graph(
     sizes = {name: torch.export.Dim(name) for axis in axes for name in axis.values()}
     options: dict[str, Any] = {}
     if axes:
-        options["dynamic_shapes"] = tuple({index: sizes[name] for index, name in axis.items()} for axis in axes)
+        shapes = tuple({index: sizes[name] for index, name in axis.items()} for axis in axes)
+        options["dynamic_shapes"] = (shapes,) if _is_variadic(model) else shapes
         options["input_names"] = list(inputs)
     try:
         with quiet(), torch.no_grad():
@@ -112,6 +113,11 @@ def export_graph(
         raise _refuse_export(model, _reason(error)) from error
     tidy_graph(path)
     _check_axes(model, path, axes)
+
+
+def _is_variadic(module: Any) -> bool:
+    """Whether ``forward`` takes ``*inputs``, which count as one argument."""
+    return [p.kind for p in inspect.signature(module.forward).parameters.values()] == [inspect.Parameter.VAR_POSITIONAL]
 
 
 def _check_axes(model: Any, path: Path, axes: Sequence[Mapping[int, str]]) -> None:
