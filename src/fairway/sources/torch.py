@@ -18,6 +18,7 @@ from fairway.sources.candidate import GRAPH, Candidate, Context, Source
 from fairway.sources.checkpoints import refuse_untrusted
 from fairway.sources.describe import describe_graph
 from fairway.sources.graphs import tidy_graph
+from fairway.sources.programs import is_variadic
 from fairway.sources.quiet import quiet
 from fairway.sources.tables import Table
 
@@ -103,7 +104,7 @@ def export_graph(
     options: dict[str, Any] = {}
     if axes:
         shapes = tuple({index: sizes[name] for index, name in axis.items()} for axis in axes)
-        options["dynamic_shapes"] = (shapes,) if _is_variadic(model) else shapes
+        options["dynamic_shapes"] = (shapes,) if is_variadic(model) else shapes
         options["input_names"] = list(inputs)
     try:
         with quiet(), torch.no_grad():
@@ -113,11 +114,6 @@ def export_graph(
         raise _refuse_export(model, _reason(error)) from error
     tidy_graph(path)
     _check_axes(model, path, axes)
-
-
-def _is_variadic(module: Any) -> bool:
-    """Whether ``forward`` takes ``*inputs``, which count as one argument."""
-    return [p.kind for p in inspect.signature(module.forward).parameters.values()] == [inspect.Parameter.VAR_POSITIONAL]
 
 
 def _check_axes(model: Any, path: Path, axes: Sequence[Mapping[int, str]]) -> None:
