@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fairway.loop.card import card as card
     from fairway.loop.compare import compare as compare
     from fairway.loop.evaluate import evaluate as evaluate
+    from fairway.loop.export import export as export
     from fairway.loop.load import load as load
     from fairway.loop.observe import observe as observe
     from fairway.loop.optimize import optimize as optimize
@@ -39,6 +40,7 @@ _WHERE = {
     "compare": "fairway.loop.compare",
     "connect": "fairway.client",
     "evaluate": "fairway.loop.evaluate",
+    "export": "fairway.loop.export",
     "load": "fairway.loop.load",
     "observe": "fairway.loop.observe",
     "optimize": "fairway.loop.optimize",
@@ -61,6 +63,7 @@ __all__ = [
     "compare",
     "connect",
     "evaluate",
+    "export",
     "load",
     "observe",
     "optimize",

@@ -34,6 +34,7 @@ ROAD = [
     "optimize",
     "compare",
     "pack",
+    "export",
     "card",
     "register",
     "serve",

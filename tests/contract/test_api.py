@@ -17,6 +17,7 @@ VERBS = (
     "card",
     "compare",
     "evaluate",
+    "export",
     "load",
     "observe",
     "optimize",
