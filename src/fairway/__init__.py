@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fairway.loop.compare import compare as compare
     from fairway.loop.distill import distill as distill
     from fairway.loop.evaluate import evaluate as evaluate
+    from fairway.loop.export import export as export
     from fairway.loop.load import load as load
     from fairway.loop.observe import observe as observe
     from fairway.loop.optimize import optimize as optimize
@@ -41,6 +42,7 @@ _WHERE = {
     "connect": "fairway.client",
     "distill": "fairway.loop.distill",
     "evaluate": "fairway.loop.evaluate",
+    "export": "fairway.loop.export",
     "load": "fairway.loop.load",
     "observe": "fairway.loop.observe",
     "optimize": "fairway.loop.optimize",
@@ -64,6 +66,7 @@ __all__ = [
     "connect",
     "distill",
     "evaluate",
+    "export",
     "load",
     "observe",
     "optimize",

@@ -35,6 +35,7 @@ ROAD = [
     "optimize",
     "compare",
     "pack",
+    "export",
     "card",
     "register",
     "serve",

@@ -18,6 +18,7 @@ VERBS = (
     "compare",
     "distill",
     "evaluate",
+    "export",
     "load",
     "observe",
     "optimize",

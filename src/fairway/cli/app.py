@@ -17,6 +17,7 @@ from fairway.cli.compare import compare
 from fairway.cli.distill import distill
 from fairway.cli.errors import BROKEN, DONE, INTERRUPTED, MISTAKE, exit_code
 from fairway.cli.evaluate import evaluate
+from fairway.cli.export import export
 from fairway.cli.infer import infer
 from fairway.cli.init import init
 from fairway.cli.observe import observe
@@ -52,6 +53,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     optimize: "Find the best form of a model that passes the gate.",
     compare: "Say by every metric which of two models is better.",
     pack: "Write a model, with its evidence, as one bundle.",
+    export: "Write a model in the layout of another server.",
     card: "Print a model card: Hugging Face or CycloneDX.",
     register: "Make a bundle the next version of its model.",
     serve: "Answer over REST; follow the registry.",

@@ -33,8 +33,8 @@ def config_of(known: Description, versions: list[str], settings: ServeSettings) 
         "backend": engine.name,
         "version_policy": {"specific": {"versions": [int(version) for version in versions if version.isdecimal()]}},
         "max_batch_size": (limits.max_batch or engine.max_batch) if known.batching else 0,
-        "input": [_sized(spec, known.batching) for spec in known.inputs],
-        "output": [_sized(spec, known.batching) for spec in known.outputs],
+        "input": [sized(spec, known.batching) for spec in known.inputs],
+        "output": [sized(spec, known.batching) for spec in known.outputs],
         "instance_group": [{"name": known.name, "kind": "KIND_CPU", "count": limits.concurrent_batches or 1}],
         "default_model_filename": engine.file,
         "parameters": {},
@@ -67,7 +67,8 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {**known, "parameters": {"columns": list(spec.columns)}} if spec.columns else known
 
 
-def _sized(spec: TensorSpec, batches: bool) -> dict[str, Any]:
+def sized(spec: TensorSpec, batches: bool) -> dict[str, Any]:
+    """One tensor as Triton's configuration has it, without the rows where ``batches``."""
     dims = list(spec.shape[1:] if batches else spec.shape)
     known = {"name": spec.name, "data_type": _TYPES[spec.datatype], "dims": dims or [1]}
     return known if dims else {**known, "reshape": {"shape": []}}  # Triton's dims are never empty

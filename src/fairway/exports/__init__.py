@@ -1,0 +1,1 @@
+"""Bundles in the layouts of other servers: one file per target."""
