@@ -7,7 +7,9 @@ from types import TracebackType
 from msgspec import structs
 
 from fairway.bundle.format import Bundle
+from fairway.core.errors import UnsupportedMachine
 from fairway.core.manifest import Manifest
+from fairway.core.processor import int8_sums, processor
 from fairway.core.tensors import Tensors, TensorSpec
 from fairway.engines.base import load_engine
 from fairway.processing.steps import load_step
@@ -37,6 +39,7 @@ class Model:
         self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
         _check_files(bundle)
+        _check_processor(bundle)
         self._pre = tuple(load_step(step, bundle.path) for step in self.manifest.processing.pre)
         self._post = tuple(load_step(step, bundle.path) for step in self.manifest.processing.post)
         spec = self.manifest.engine
@@ -77,6 +80,27 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_processor(bundle: Bundle) -> None:
+    """Weights of 8 bits answer otherwise where sums of their products saturate, so that what was evaluated would not hold.
+
+    Raises
+    ------
+    UnsupportedMachine
+        If this processor adds them up otherwise than the one that the bundle was made on.
+    """
+    manifest = bundle.manifest
+    there = manifest.lineage.environment.get("int8_sums", "")
+    if not there or not any(record.parameters.get("reduce_range") is False for record in manifest.recipe):
+        return
+    if (here := int8_sums()) and here != there:
+        lacks = "lacks VNNI instructions" if here == "saturating" else "has VNNI instructions, which that one lacked"
+        raise UnsupportedMachine(
+            f"{bundle.path.name} has weights of 8 bits (reduce_range = false) and was evaluated on "
+            f"{manifest.lineage.environment.get('cpu', 'another CPU')}; this CPU ({processor()}) {lacks}, and would answer "
+            "otherwise. Serve it on a CPU like that one, or optimize the model again with reduce_range = true"
+        )
 
 
 def _check_files(bundle: Bundle) -> None:

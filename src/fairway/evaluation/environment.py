@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from fairway.core.processor import processor
 
 _PACKAGES = ("fairway", "numpy", "scikit-learn", "scipy", "onnxruntime")
 
@@ -18,18 +19,7 @@ def describe_environment() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {**found, "cpu": cpu(), "cores": str(_cores())}
-
-
-def cpu() -> str:
-    """The processor's model name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
+    return {**found, "cpu": processor(), "cores": str(_cores())}
 
 
 def _cores() -> int:

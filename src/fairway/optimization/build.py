@@ -13,7 +13,7 @@ import msgspec
 from fairway.bundle.format import MANIFEST, Bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle
 from fairway.core.manifest import EVIDENCE, EngineSpec, PassRecord
-from fairway.evaluation.environment import cpu
+from fairway.core.processor import int8_sums, processor
 from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.recipes import Recipe, Stage
@@ -122,7 +122,7 @@ def _apply(stage: Stage, source: Path, destination: Path, sample: Sample, engine
 
 def current_environment(names: Iterable[str]) -> dict[str, str]:
     """What decides, beside rows and parameters, which bytes the passes called so write: libraries, and the processor."""
-    return {**library_versions(names), "cpu": cpu()}
+    return {**library_versions(names), "cpu": processor(), "int8_sums": int8_sums()}
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _BODY = """
 {% macro answers(title, rows) %}
 <div class="scroll"><table>
-<caption>{{ title }}</caption>
-<thead><tr><th scope="col">metric</th><th scope="col">answer</th><th scope="col" class="num">{{ first.name }}</th>
-<th scope="col" class="num">{{ second.name }}</th><th scope="col" class="num">change</th>
+<caption>{{ title }}. First: {{ first.name }}. Second: {{ second.name }}.</caption>
+<thead><tr><th scope="col">metric</th><th scope="col">answer</th><th scope="col" class="num">first</th>
+<th scope="col" class="num">second</th><th scope="col" class="num">change</th>
 <th scope="col">interval</th></tr></thead>
 <tbody>
 {% for row in rows %}
@@ -42,10 +42,10 @@ _BODY = """
 </section>
 <section>
 <h2>As served</h2>
-{{ answers("In the same rounds", performance) }}
 {% if plot %}
 {{ parts.figure(plot, caption, wide=True) }}
 {% endif %}
+{{ answers("In the same rounds", performance) }}
 </section>
 <section>
 <h2>What differs</h2>
