@@ -15,7 +15,7 @@ CANDIDATES = ("graph", "int8-dynamic", "int8-static", "int8-percentile")
 
 MORE = (
     "fp16-weights", "fused", "openvino", "openvino-bf16", "fused-int8-dynamic", "fused-int8-smooth", "fused-int8-mixed",
-    "openvino-int8", "fewer-tokens", "fewer-tokens-int8", "int4-weights",
+    "openvino-int8", "fewer-tokens", "fewer-tokens-int8", "pruned", "pruned-int8", "int4-weights",
 )  # fmt: skip
 """What else can be tried: for transformers, for other engines, for size."""
 
@@ -35,7 +35,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         Which to try, in this order. For transformers there are, too: ``fused`` (one operator for each attention, and only
         the rows that the answer reads), ``fused-int8-dynamic``, ``fused-int8-smooth`` (static, outliers moved into weights),
         ``fused-int8-mixed`` (what harms most stays float), ``fewer-tokens`` and ``fewer-tokens-int8`` (tokens that are
-        attended least are left behind). For any graph: ``fp16-weights`` (half the size), ``int4-weights`` (for language
+        attended least are left behind). For these and for images: ``pruned`` and ``pruned-int8`` (filters, neurons and heads
+        that matter least are left out). For any graph: ``fp16-weights`` (half the size), ``int4-weights`` (for language
         models), ``openvino``, ``openvino-bf16`` and ``openvino-int8`` (which need ``fairway[openvino,nncf]``).
     objective : str
         The performance metric to improve. What it says is believed only beyond the noise.
