@@ -115,6 +115,7 @@ class Outpaced(msgspec.Struct, frozen=True, tag="outpaced"):
 class Round(msgspec.Struct, frozen=True, tag="round"):
     """One whole round of measurements of the finalists; ``dropped`` says why one could not be measured."""
 
+    finalists: tuple[str, ...]
     measurements: dict[str, tuple[Measurement, ...]]
     dropped: dict[str, str] = {}
 
