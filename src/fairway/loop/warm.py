@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairway.core.errors import ModelNotFound
+from fairway.core.errors import FairwayError
 from fairway.core.manifest import PassRecord
 from fairway.loop.models import find_version
 from fairway.loop.project import Project
-from fairway.registry.errors import NoRegistry
 from fairway.registry.records import CHAMPION
 
 _LATEST = 3
@@ -22,10 +21,10 @@ def earlier_journals(project: Project) -> tuple[Path, ...]:
 
 
 def champion_recipe(project: Project, name: str) -> tuple[tuple[PassRecord, ...], ...]:
-    """The recipe of the registered champion; nothing where there is none, or it was made without one."""
+    """The recipe of the registered champion; nothing where there is none, or it was made without one, or cannot be had."""
     try:
         with project.registry(create=False) as registry:
             bundle = registry.fetch(find_version(registry, f"{name}@{CHAMPION}"), project.cache)
-    except (NoRegistry, ModelNotFound):
+    except FairwayError:  # it would have saved time, no more
         return ()
     return (bundle.manifest.recipe,) if bundle.manifest.recipe else ()

@@ -15,10 +15,11 @@ from fairway.optimization.build import build_candidate, recipe_key
 from fairway.optimization.forms import Forms
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.probe import cost_ratio
+from fairway.optimization.recipes import Recipe
 from fairway.optimization.report import ORIGINAL, Candidate, Status
 from fairway.optimization.scoring import Examiner, on_quality, verdict
 from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, decide
-from fairway.optimization.search.journal import Event, Examined, Journal, Made, Outpaced, Plan, Probed, Unmade
+from fairway.optimization.search.journal import Began, Event, Examined, Journal, Made, Outpaced, Plan, Probed, Unmade
 from fairway.optimization.search.space import Point
 from fairway.optimization.search.trials import Trial, trials
 from fairway.sources.tables import Table
@@ -42,8 +43,7 @@ class Explorer:
     original : Bundle
     forms : Forms
     journal : Journal
-        Begun with ``plan``.
-    plan : Plan
+        Begun with its plan.
     examiner : Examiner
     rungs : sequence of Table
         What quality is examined on, one after the other.
@@ -60,7 +60,6 @@ class Explorer:
         *,
         forms: Forms,
         journal: Journal,
-        plan: Plan,
         examiner: Examiner,
         rungs: Sequence[Table],
         sample: Sample,
@@ -69,9 +68,20 @@ class Explorer:
         workdir: Path,
         progress: Progress,
     ) -> None:
-        self._original, self._forms, self._journal, self._plan = original, forms, journal, plan
+        self.original, self._forms, self._journal = original, forms, journal
         self._examiner, self.rungs, self._sample = examiner, rungs, sample
         self._gate, self._objective, self._workdir, self._progress = gate, objective, workdir, progress
+
+    @property
+    def _plan(self) -> Plan:
+        began = self._journal.events[0]
+        assert isinstance(began, Began)
+        return began.plan
+
+    @property
+    def asked_for(self) -> list[Recipe]:
+        """What the search was to begin with."""
+        return [self._forms.recipe(start.point) for start in self._plan.starts]
 
     @property
     def trials(self) -> dict[str, Trial]:
@@ -89,8 +99,8 @@ class Explorer:
     def bundle(self, point: Point) -> Bundle:
         """The bundle of a point, made again if it was removed."""
         recipe = self._forms.recipe(point)
-        path = self._workdir / f"{recipe.name}-{recipe_key(self._original, recipe)[:12]}"
-        return build_candidate(self._original, recipe, self._sample, path)
+        path = self._workdir / f"{recipe.name}-{recipe_key(self.original, recipe)[:12]}"
+        return build_candidate(self.original, recipe, self._sample, path)
 
     def quality(self, trial: Trial) -> tuple[Measurement, ...]:
         """Of a form that was examined: on the most rows that it was."""
@@ -112,7 +122,7 @@ class Explorer:
             bundle=str(made.path),
             digest=made.digest,
             size_bytes=made.size_bytes,
-            recipe=made.manifest.recipe[len(self._original.manifest.recipe) :],
+            recipe=made.manifest.recipe[len(self.original.manifest.recipe) :],
             measurements=quality,
             verdict=verdict(self._gate, quality) if examined else None,
             origin=trial.origin,
@@ -126,7 +136,7 @@ class Explorer:
                 return self._make(point, origin)
             case Probe(point):
                 made = self.bundle(point)
-                return Probed(point, cost_ratio(made, self._original, self._sample, self._objective))
+                return Probed(point, cost_ratio(made, self.original, self._sample, self._objective))
             case Examine(point, rung):
                 return self._examine(point, rung)
             case Leave(point, reason):
@@ -134,8 +144,7 @@ class Explorer:
 
     def _make(self, point: Point, origin: str) -> Event:
         recipe, found = self._forms.recipe(point), self.trials
-        starts = len(self._plan.starts)
-        self._progress(f"candidate {recipe.name}", len(found), starts + self._plan.trials)
+        self._progress(f"candidate {recipe.name}", len(found), len(self._plan.starts) + self._plan.trials)
         try:
             made = self.bundle(point)
         except NothingToDo as why:
@@ -143,7 +152,7 @@ class Explorer:
         except Exception as error:  # noqa: BLE001 (the libraries raise anything; the other forms go on)
             return Unmade(point, origin, _one_line(error), failed=True)
         identity = graph_identity(made)
-        same = {ORIGINAL: graph_identity(self._original)} | {n: t.identity for n, t in found.items()}
+        same = {ORIGINAL: graph_identity(self.original)} | {n: t.identity for n, t in found.items()}
         if twin := next((name for name, other in same.items() if other == identity), None):
             return Unmade(point, origin, f"the same graph as {twin}")
         proposed = all(start.point != point for start in self._plan.starts)
@@ -161,7 +170,7 @@ class Explorer:
         said = verdict(limits, quality)
         broken = [finding.reason for finding in said.findings if finding.outcome is Outcome.FAILED]
         outcome = Outcome.FAILED if broken else said.outcome
-        original = self._examiner.quality(self._original, self.rungs[-1])
+        original = self._examiner.quality(self.original, self.rungs[-1])
         return Examined(point, rung, outcome, harm(said.findings, original), "; ".join(broken))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,11 +16,13 @@ from fairway.optimization.registry import missing_extras, passes
 from fairway.optimization.search.space import Axis, Choice, Point, Space, Value, key
 from fairway.optimization.settings import CANDIDATES, MORE, OptimizationSettings
 
+Condition: TypeAlias = dict[str, tuple[Value, ...]]
+
 _PRODUCTS = ("int8-dynamic", "int8-static", "int8-mixed")
 """How products with constant weights become int8, where the operators are not those given."""
 _CALIBRATED = ("int8-static", "int8-mixed")
-_GIVEN = {"operators": ("given",)}
-_TRANSFORMER = {"operators": ("transformer",)}
+_GIVEN: Condition = {"operators": ("given",)}
+_TRANSFORMER: Condition = {"operators": ("transformer",)}
 _GRID = 4
 """Values that are tried of a number between two bounds, beside its default."""
 
@@ -95,14 +97,14 @@ class Forms:
             *(Choice(name, {"operators": ("standard", "transformer")}) for name in _PRODUCTS),
             *(Choice(name, _GIVEN) for name in ("int8-nncf", "fp16-weights", "int4-weights")),
         )
-        plain = {**_GIVEN, "weights": ("float",)}
+        plain: Condition = {**_GIVEN, "weights": ("float",)}
         engines = (
             Choice("onnxruntime", _GIVEN),
             Choice("openvino", plain),
             Choice("openvino-bf16", plain),
             Choice("openvino-int8", {**_GIVEN, "weights": ("int8-nncf",)}),
         )
-        smoothed = {**_TRANSFORMER, "weights": _CALIBRATED}
+        smoothed: Condition = {**_TRANSFORMER, "weights": _CALIBRATED}
         axes = [
             Axis("operators", tuple(map(Choice, ("standard", "transformer", "given", *more)))),
             Axis("tokens", (Choice("all", _TRANSFORMER), *_installed([Choice("tokens", _TRANSFORMER)]))),
@@ -115,13 +117,13 @@ class Forms:
         ]
         return tuple(axes)
 
-    def _parameters(self, name: str, when: dict[str, tuple[Value, ...]]) -> list[Axis]:
+    def _parameters(self, name: str, when: Condition) -> list[Axis]:
         fixed = {"per_channel", "reduce_range", "level"}
         found = []
         for parameter, described in passes()[name].parameters.items():
             if parameter in fixed:
                 continue
-            there = {f"{name}.method": ("percentile",)} if parameter == "percentile" else when
+            there: Condition = {f"{name}.method": ("percentile",)} if parameter == "percentile" else when
             values = (self._settings.percentile, 99.9, 99.999) if parameter == "percentile" else grid(described)
             choices = tuple(Choice(value, there) for value in dict.fromkeys(values))
             found.append(Axis(f"{name}.{parameter}", choices, ordered=not described.choices))

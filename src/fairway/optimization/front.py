@@ -20,7 +20,8 @@ def on_front(forms: Mapping[str, Mapping[str, float]]) -> set[str]:
 
     Examples
     --------
-    >>> sorted(on_front({"a": {"size_mb": 1, "load_ms": 9}, "b": {"size_mb": 2, "load_ms": 3}, "c": {"size_mb": 3, "load_ms": 3}}))
+    >>> forms = {"a": {"size_mb": 1, "load_ms": 9}, "b": {"size_mb": 2, "load_ms": 3}, "c": {"size_mb": 3, "load_ms": 3}}
+    >>> sorted(on_front(forms))
     ['a', 'b']
     """
     shared = [

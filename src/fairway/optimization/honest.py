@@ -12,6 +12,8 @@ from fairway.optimization.scoring import Examiner, on_quality, verdict
 from fairway.optimization.settings import OptimizationSettings
 from fairway.sources.tables import Table
 
+KEPT = "the original is judged on all rows: it was not chosen for what it showed on them"
+
 
 class Judges(msgspec.Struct, frozen=True, eq=False):
     """Rows to search on, and rows to judge on.
@@ -33,7 +35,8 @@ class Judges(msgspec.Struct, frozen=True, eq=False):
 
     def quality(self, bundle: Bundle, examined: int) -> tuple[Measurement, ...]:
         """Of a form that was chosen, in intervals that hold for all that could have been: finalists, or forms examined."""
-        return self.examiner.quality(bundle, self.held_out or self.search, looks=self.looks or examined)
+        table = self.search if self.held_out is None else self.held_out
+        return self.examiner.quality(bundle, table, looks=self.looks or examined, paired=True)
 
     def where(self, examined: int) -> str:
         """On which rows."""

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from fairway.optimization.cells import row
-from fairway.optimization.report import Optimization, Status
+from fairway.optimization.report import ORIGINAL, Optimization, Status
 
 WIDTH = 100
 
@@ -33,8 +33,22 @@ def text(optimization: Optimization) -> str:
             f"{found.rows:,} rows evaluated, {found.calibration_rows:,} for calibration, {found.rounds} interleaved rounds, "
             f"{found.elapsed_s:.0f} s of {found.time_budget_s:.0f} s"
         ),
+        *_wrap(f"judged: {found.judged}"),
+        *_optimism(optimization),
+        *_wrap(f"search: {found.ended}"),
     ]
     return "\n".join(lines)
+
+
+def _optimism(optimization: Optimization) -> list[str]:
+    """The change in quality on the rows that the search looked at, and on those that it did not."""
+    winner, quality = optimization.winner, optimization.findings.quality
+    searched = winner.measurement(quality, ORIGINAL)
+    held_out = next((m for m in winner.held_out if m.metric == quality and m.versus and not m.slice), None)
+    if optimization.kept_original or searched is None or held_out is None:
+        return []
+    shown = [f"{m.value:+.4f} [{m.low:+.4f}, {m.high:+.4f}]" for m in (searched, held_out)]
+    return _wrap(f"change of {quality}: {shown[0]} on the rows searched, {shown[1]} on those held out")
 
 
 def _wrap(line: str, indent: str = "") -> list[str]:

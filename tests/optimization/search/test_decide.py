@@ -13,7 +13,7 @@ from fairway.core.gate import Outcome
 from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, decide
 from fairway.optimization.search.journal import Began, Event, Examined, Made, Outpaced, Plan, Probed, Start, Unmade
 from fairway.optimization.search.space import Point, Space, key
-from fairway.optimization.search.trials import best, fastest, known_bad, trials
+from fairway.optimization.search.trials import best, finalists, known_bad, trials
 from tests.optimization.search.landscape import SPACE, STARTS, Landscape, axis, begin, play
 
 SEEDS = 40
@@ -187,7 +187,7 @@ def test_a_choice_is_not_blamed_where_another_could_be_the_reason() -> None:
     assert known_bad(list(trials([plan(FLOAT), *passed(FLOAT, 1.0), Unmade(two, "", "broken")]).values())) == set()
 
 
-def test_finalists_are_the_fastest_that_keep_the_limits_then_those_of_which_the_rows_could_not_tell() -> None:
+def test_finalists_are_the_fastest_that_keep_the_limits_and_the_smallest_of_the_rest() -> None:
     two: Point = {"weights": "int8", "engine": "two"}
     three: Point = {"weights": "int8", "engine": "three"}
     events = [
@@ -197,5 +197,8 @@ def test_finalists_are_the_fastest_that_keep_the_limits_then_those_of_which_the_
         *passed(two, 0.7),
         *passed(three, 0.1, Outcome.FAILED),
     ]
-    assert [t.point for t in fastest(trials(events).values(), 1, 3)] == [two, FLOAT, INT8]
-    assert [t.point for t in fastest(trials(events).values(), 1, 1)] == [two]
+    last: Point = {"weights": "float", "engine": "three"}
+    events += [Made(last, "informed", "small", 0), Probed(last, 0.95), Examined(last, 0, Outcome.PASSED)]
+    found = trials(events).values()
+    assert [t.point for t in finalists(found, 1, 4)] == [two, FLOAT, last, INT8]
+    assert [t.point for t in finalists(found, 1, 2)] == [two, last]

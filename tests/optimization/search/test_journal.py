@@ -34,7 +34,11 @@ EVENTS: list[Event] = [
     Examined(POINT, 0, Outcome.INCONCLUSIVE, 0.4, "too few rows"),
     Outpaced(POINT, "slower"),
     Unmade({"weights": "float"}, "tpe", "nothing to fuse", twin=POINT),
-    Round(("original", "int8"), {"original": (Measurement("latency_p50_ms", 1.0, 0.9, float("inf")),)}, {"int8": "the server died"}),
+    Round(
+        ("original", "int8"),
+        {"original": (Measurement("latency_p50_ms", 1.0, 0.9, float("inf")),)},
+        {"int8": "the server died"},
+    ),
 ]
 
 

@@ -90,10 +90,14 @@ def best(found: Iterable[Trial], rungs: int) -> Trial | None:
     return min(keeping, key=lambda trial: trial.ratio or 0.0, default=None)
 
 
-def fastest(found: Iterable[Trial], rungs: int, count: int) -> list[Trial]:
-    """The finalists: the fastest that keep the limits, then, if there is room, those of which all rows could not tell."""
-    open_ = [trial for trial in found if trial.may_keep(rungs)]
-    return sorted(open_, key=lambda trial: (not trial.keeps(rungs), trial.ratio))[:count]
+def finalists(found: Iterable[Trial], rungs: int, count: int) -> list[Trial]:
+    """The fastest that keep the limits, and the smallest of the rest.
+
+    If there is room, those come, too, of which all rows could not tell.
+    """
+    left = sorted((t for t in found if t.may_keep(rungs)), key=lambda t: (not t.keeps(rungs), t.ratio))
+    first, rest = left[: count - 1], left[count - 1 :]
+    return [*first, *sorted(rest, key=lambda t: (not t.keeps(rungs), t.size_bytes, t.ratio))[:1]]
 
 
 def known_bad(found: Sequence[Trial]) -> set[tuple[str, object]]:
