@@ -157,9 +157,14 @@ class Explorer:
             return Unmade(point, origin, f"the same graph as {twin}")
         proposed = all(start.point != point for start in self._plan.starts)
         applied = {record.name for record in made.manifest.recipe}
-        idle = [needed for choice, needed in _ESSENTIAL.items() if choice in point.items() and needed not in applied]
+        idle = [
+            (axis, name)
+            for (axis, value), name in _ESSENTIAL.items()
+            if point.get(axis) == value and name not in applied
+        ]
         if proposed and idle:
-            return Unmade(point, origin, f"{idle[0]} has nothing to do here")
+            axis, name = idle[0]
+            return Unmade(point, origin, f"{name} has nothing to do here", blamed=axis)
         return Made(point, origin, identity, made.size_bytes)
 
     def _examine(self, point: Point, rung: int) -> Event:

@@ -13,7 +13,7 @@ from fairway.core.manifest import PassRecord
 from fairway.optimization.passes.base import Parameter
 from fairway.optimization.recipes import Recipe, Stage, recipes
 from fairway.optimization.registry import missing_extras, passes
-from fairway.optimization.search.space import Axis, Choice, Point, Space, Value, key
+from fairway.optimization.search.space import Axis, Choice, Point, Space, Value
 from fairway.optimization.settings import CANDIDATES, MORE, OptimizationSettings
 
 Condition: TypeAlias = dict[str, tuple[Value, ...]]
@@ -67,7 +67,17 @@ class Forms:
         alone = str(point["operators"])
         if known or alone in self._named:
             return self._named[known or alone]
-        return Recipe(label(point), self._stages(point))
+        return Recipe(self._label(point), self._stages(point))
+
+    def _label(self, point: Point) -> str:
+        """A name for a point that has none: what is not as it would be by itself."""
+        first = {axis.name: axis.choices[0].value for axis in self.space.axes}
+        said = []
+        for name, value in point.items():
+            parameter = name.partition(".")[2]
+            if value != first[name]:
+                said.append(f"{parameter}{value}" if parameter and not isinstance(value, str) else str(value))
+        return "-".join(said) or "given"
 
     def matching(self, records: Sequence[PassRecord]) -> Point | None:
         """The point that made what ``records`` tell of, if there is one; rows that calibrated may have been others."""
@@ -181,22 +191,6 @@ def grid(parameter: Parameter) -> tuple[Value, ...]:
     numbers = [float(f"{number:.2g}") for number in spaced(parameter.low, parameter.high, _GRID)]
     whole = isinstance(parameter.default, int)
     return tuple(dict.fromkeys((parameter.default, *(round(n) if whole else n for n in numbers))))
-
-
-def label(point: Point) -> str:
-    """A name for a point that has none.
-
-    Examples
-    --------
-    >>> label({"operators": "transformer", "tokens": "all", "weights": "int8-mixed", "int8-mixed.float_share": 0.2})
-    'transformer-int8-mixed-float_share0.2'
-    """
-    said = [
-        f"{name.rpartition('.')[2]}{value}" if "." in name else str(value)
-        for name, value in point.items()
-        if value not in ("standard", "given", "all", "float", "kept", "onnxruntime")
-    ]
-    return "-".join(said) or key(point)
 
 
 def _installed(choices: Iterable[Choice]) -> tuple[Choice, ...]:

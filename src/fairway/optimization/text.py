@@ -9,6 +9,7 @@ from fairway.optimization.cells import row
 from fairway.optimization.report import ORIGINAL, Optimization, Status
 
 WIDTH = 100
+_NAME = 30
 
 
 def text(optimization: Optimization) -> str:
@@ -16,8 +17,8 @@ def text(optimization: Optimization) -> str:
     found, verdict = optimization.findings, optimization.verdict
     original = optimization.candidates[0]
     rows = [row(candidate, found, original) for candidate in optimization.candidates]
-    quality = [(r.name, str(r.quality), str(r.quality_change), r.status) for r in rows]
-    cost = [(r.name, str(r.cost), str(r.cost_change), r.memory_mb.value, r.size_mb.value) for r in rows]
+    quality = [(_short(r.name), str(r.quality), str(r.quality_change), r.status) for r in rows]
+    cost = [(_short(r.name), str(r.cost), str(r.cost_change), r.memory_mb.value, r.size_mb.value) for r in rows]
     others = [c for c in optimization.candidates if c.reason and c.status is not Status.CHOSEN]
     lines = [
         *_wrap(f"{found.model}: {found.chosen} is chosen ({found.reason})"),
@@ -38,6 +39,11 @@ def text(optimization: Optimization) -> str:
         *_wrap(f"search: {found.ended}"),
     ]
     return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the numbers."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
 
 
 def _optimism(optimization: Optimization) -> list[str]:

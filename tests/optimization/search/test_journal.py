@@ -33,7 +33,7 @@ EVENTS: list[Event] = [
     Probed(POINT, 0.5),
     Examined(POINT, 0, Outcome.INCONCLUSIVE, 0.4, "too few rows"),
     Outpaced(POINT, "slower"),
-    Unmade({"weights": "float"}, "tpe", "nothing to fuse", twin=POINT),
+    Unmade({"weights": "float"}, "tpe", "nothing to fuse", blamed="weights"),
     Round(
         ("original", "int8"),
         {"original": (Measurement("latency_p50_ms", 1.0, 0.9, float("inf")),)},

@@ -71,15 +71,15 @@ class Unmade(msgspec.Struct, frozen=True, tag="unmade"):
     ----------
     failed : bool
         Whether something broke; else there was nothing to do.
-    twin : Point or None
-        The point that is the same.
+    blamed : str
+        The axis whose choice is the reason, where that is known.
     """
 
     point: Point
     origin: str
     reason: str
     failed: bool = False
-    twin: Point | None = None
+    blamed: str = ""
 
 
 class Probed(msgspec.Struct, frozen=True, tag="probed"):

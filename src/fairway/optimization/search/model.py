@@ -15,7 +15,7 @@ _RIDGE = 0.1
 _PENALTY = 2.0
 """What harm beyond the limit weighs against the logarithm of the gain."""
 _HOPE = 0.05
-"""What is expected of a choice that was never tried: to cost less by so much."""
+"""What is expected of a point with a choice that was never tried: to cost less by so much."""
 
 
 class Model:
@@ -29,16 +29,18 @@ class Model:
     """
 
     def __init__(self, tried: Sequence[Trial]) -> None:
+        self._tried = {choice for trial in tried if trial.ratio for choice in trial.point.items()}
         self._gain = _effects([(t.point, math.log(t.ratio)) for t in tried if t.ratio])
         self._harm = _effects([(t.point, t.harm) for t in tried if t.harm is not None])
 
     def promise(self, point: Point) -> float:
         """The logarithm of what it is expected to cost, and a penalty for what it is expected to break. Low is good."""
-        return float(self._gain(point, -_HOPE) + _PENALTY * max(0.0, self._harm(point, 0.0) - 1.0))
+        hope = 0.0 if all(choice in self._tried for choice in point.items()) else _HOPE
+        return self._gain(point) - hope + _PENALTY * max(0.0, self._harm(point) - 1.0)
 
 
-def _effects(seen: Sequence[tuple[Point, float]]) -> Callable[[Point, float], float]:
-    """A sum over choices, fitted to what was seen, and what a choice never seen adds."""
+def _effects(seen: Sequence[tuple[Point, float]]) -> Callable[[Point], float]:
+    """A sum over choices, fitted to what was seen; a choice never seen adds nothing."""
     choices = {choice: number for number, choice in enumerate(dict.fromkeys(c for p, _ in seen for c in p.items()))}
     design = np.zeros((len(seen), len(choices)))
     for row, (point, _) in enumerate(seen):
@@ -47,7 +49,7 @@ def _effects(seen: Sequence[tuple[Point, float]]) -> Callable[[Point, float], fl
     mean = float(values.mean()) if seen else 0.0
     found = np.linalg.solve(design.T @ design + _RIDGE * np.eye(len(choices)), design.T @ (values - mean))
 
-    def predict(point: Point, unseen: float) -> float:
-        return mean + sum(found[choices[c]] if c in choices else unseen for c in point.items())
+    def predict(point: Point) -> float:
+        return mean + float(sum(found[choices[c]] for c in point.items() if c in choices))
 
     return predict

@@ -101,9 +101,9 @@ def finalists(found: Iterable[Trial], rungs: int, count: int) -> list[Trial]:
 
 
 def known_bad(found: Sequence[Trial]) -> set[tuple[str, object]]:
-    """Choices that no point with them survived, where every other choice of such a point has worked elsewhere.
+    """Choices that are the reason why a point could not be made.
 
-    So a choice is blamed only if it alone can be the reason.
+    Either that was seen as it was made, or no other can be it: every other choice of that point has worked elsewhere.
 
     Examples
     --------
@@ -115,7 +115,9 @@ def known_bad(found: Sequence[Trial]) -> set[tuple[str, object]]:
     worked = {choice for trial in found if trial.unmade is None for choice in trial.point.items()}
     bad = set[tuple[str, object]]()
     for trial in found:
-        suspects = set(trial.point.items()) - worked
-        if trial.unmade is not None and len(suspects) == 1:
-            bad |= suspects
+        if trial.unmade is None:
+            continue
+        suspects = {choice for choice in trial.point.items() if choice not in worked}
+        known = {choice for choice in suspects if choice[0] == trial.unmade.blamed}
+        bad |= known or (suspects if len(suspects) == 1 else set())
     return bad
