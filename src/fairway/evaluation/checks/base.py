@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,6 +84,17 @@ def without_reference(name: str, looked: Looked) -> Check:
 def examples(mask: Mask) -> tuple[int, ...]:
     """The first ten places of a mask."""
     return tuple(np.flatnonzero(mask)[:10].tolist())
+
+
+def columns_that(names: Sequence[str], one: str, many: str) -> str:
+    """The subject and verb of a finding about some columns.
+
+    Examples
+    --------
+    >>> columns_that(["a"], "has", "have"), columns_that(["a", "b"], "has", "have")
+    ('1 column has', '2 columns have')
+    """
+    return f"1 column {one}" if len(names) == 1 else f"{len(names):,} columns {many}"
 
 
 def percent(share: float) -> str:
