@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,15 +85,15 @@ def examples(mask: Mask) -> tuple[int, ...]:
     return tuple(np.flatnonzero(mask)[:10].tolist())
 
 
-def columns_that(names: Sequence[str], one: str, many: str) -> str:
-    """The subject and verb of a finding about some columns.
+def counted(number: int, noun: str, one: str, many: str) -> str:
+    """The subject and verb of a finding about a number of things.
 
     Examples
     --------
-    >>> columns_that(["a"], "has", "have"), columns_that(["a", "b"], "has", "have")
-    ('1 column has', '2 columns have')
+    >>> counted(1, "column", "has", "have"), counted(2000, "column", "has", "have")
+    ('1 column has', '2,000 columns have')
     """
-    return f"1 column {one}" if len(names) == 1 else f"{len(names):,} columns {many}"
+    return f"1 {noun} {one}" if number == 1 else f"{number:,} {noun}s {many}"
 
 
 def percent(share: float) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.evaluation.checks.base import Check, Severity, examples, percent, without_reference
+from fairway.evaluation.checks.base import Check, Severity, counted, examples, percent, without_reference
 from fairway.evaluation.checks.near import near_duplicates
 from fairway.evaluation.estimates import share_estimate
 from fairway.evaluation.labels import missing_values
@@ -84,7 +84,7 @@ def _within(subject: Subject, again: Mask, expected: float) -> Check:
         expected,
         subject.settings.confidence,
         (Severity.NOTE, Severity.WARNING),
-        "rows repeat an earlier one",
+        ("row", "repeats an earlier one", "repeat an earlier one"),
         "Equal rows count as evidence more than once: drop them, or name what they share as [evaluate] group.",
     )
 
@@ -96,7 +96,7 @@ def _across(subject: Subject, seen: Mask, expected: float) -> Check:
         expected,
         subject.settings.confidence,
         (Severity.WARNING, Severity.PROBLEM),
-        "test rows are in the reference too",
+        ("test row", "is in the reference too", "are in the reference too"),
         "If the model was trained on the reference, it has seen the answers: drop these rows from the test data.",
     )
 
@@ -107,7 +107,7 @@ def _repeated(
     expected: float,
     confidence: float,
     grave: tuple[Severity, Severity],
-    what: str,
+    what: tuple[str, str, str],
     advice: str,
 ) -> Check:
     """``grave`` is how bad few, and more than one in a hundred, are, unless as many are ``expected`` by chance."""
@@ -115,7 +115,7 @@ def _repeated(
     if not found.any():
         return msgspec.structs.replace(fine, value=share)
     common = expected >= _COINCIDENCE
-    told = f"{int(found.sum()):,} {what} ({percent(share.value)})."
+    told = f"{counted(int(found.sum()), *what)} ({percent(share.value)})."
     return Check(
         fine.name,
         Severity.NOTE if common else grave[share.value > _MANY],
@@ -145,7 +145,7 @@ def _conflicts(hashes: Hashes, labels: Tensor, tested: int, expected: float) -> 
     return Check(
         "conflicting labels",
         Severity.NOTE if common else Severity.WARNING,
-        f"{count:,} test rows equal another row that has a different label: no model can be right on all.",
+        f"{counted(count, 'test row', 'equals', 'equal')} another row that has a different label: no model is right on all.",
         "" if common else "Look at them: labels may be wrong, or a column that tells them apart is missing.",
         rows=examples(bad[:tested]),
         value=share_estimate(bad[:tested], None, 0.95),
