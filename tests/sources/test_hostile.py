@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ ROWS = b"a,b\n1,2\n3,4\n"
 class Store(BaseHTTPRequestHandler):
     """Answers as the path says."""
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
     def do_HEAD(self) -> None:

@@ -39,7 +39,7 @@ def proportion_interval(successes: int, trials: int, confidence: float) -> tuple
     >>> [round(end, 4) for end in proportion_interval(450, 450, 0.95)]
     [0.9918, 1.0]
     >>> [round(end, 4) for end in proportion_interval(436, 450, 0.95)]
-    [0.9496, 0.9823]
+    [0.9496, 0.9822]
     """
     mid = proportion_method(successes, trials) == MID_P
     tail = (1 - confidence) / 2

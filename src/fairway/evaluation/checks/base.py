@@ -85,6 +85,17 @@ def examples(mask: Mask) -> tuple[int, ...]:
     return tuple(np.flatnonzero(mask)[:10].tolist())
 
 
+def counted(number: int, noun: str, one: str, many: str) -> str:
+    """The subject and verb of a finding about a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "column", "has", "have"), counted(2000, "column", "has", "have")
+    ('1 column has', '2,000 columns have')
+    """
+    return f"1 {noun} {one}" if number == 1 else f"{number:,} {noun}s {many}"
+
+
 def percent(share: float) -> str:
     """A share in words, with three digits."""
     return f"{100 * share:.3g} %"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairway.core.extras import require
-from fairway.evaluation.checks.base import Check, Severity, encoded, percent, sampled
+from fairway.evaluation.checks.base import Check, Severity, counted, encoded, percent, sampled
 from fairway.evaluation.comparison import holm
 from fairway.evaluation.estimates import Estimate
 from fairway.evaluation.labels import missing_values
@@ -47,14 +47,14 @@ def _constant(looked: Looked, columns: list[str]) -> Check:
         return Check(
             "constant columns",
             Severity.WARNING,
-            f"{len(told)} columns have one value here, but several in the reference.",
+            f"{counted(len(told), 'column', 'has', 'have')} one value here, but several in the reference.",
             "The test data cover only a part of what the model was trained for.",
             columns=tuple(told[:_SHOWN]),
         )
     return Check(
         "constant columns",
         Severity.NOTE,
-        f"{len(found)} columns have a single value.",
+        f"{counted(len(found), 'column', 'has', 'have')} a single value.",
         "They tell the model nothing.",
         columns=tuple(found[:_SHOWN]),
     )
@@ -73,7 +73,7 @@ def _missing(looked: Looked, columns: list[str]) -> Iterator[Check]:
         yield Check(
             "missing values",
             Severity.WARNING if most > 0.5 else Severity.NOTE,
-            f"{len(holed)} columns have gaps; {worst[0]} in {percent(most)} of the rows.",
+            f"{counted(len(holed), 'column', 'has', 'have')} gaps; {worst[0]} in {percent(most)} of the rows.",
             "Ask whether they are missing in service as well.",
             columns=tuple(worst[:_SHOWN]),
         )
@@ -88,7 +88,7 @@ def _missing(looked: Looked, columns: list[str]) -> Iterator[Check]:
         yield Check(
             "missing values in the reference",
             Severity.WARNING,
-            f"{len(differing)} columns are missing more or less often than in the reference.",
+            f"{counted(len(differing), 'column', 'is', 'are')} missing more or less often than in the reference.",
             "Find out what fills them in one place and not in the other.",
             columns=tuple(differing[:_SHOWN]),
         )
@@ -101,7 +101,7 @@ def _named(looked: Looked, columns: list[str]) -> Check:
     return Check(
         "id-like columns",
         Severity.WARNING,
-        f"{len(found)} columns that the model reads have a different value in every row, as ids have.",
+        f"{counted(len(found), 'column', 'has', 'have')} a different value in every row, as ids have.",
         "An id says nothing about new rows: leave it out of [data] features.",
         columns=tuple(found[:_SHOWN]),
     )
@@ -134,7 +134,7 @@ def _leaking(looked: Looked) -> Check:
     return Check(
         name,
         Severity.PROBLEM,
-        f"{len(found)} columns alone predict the label almost perfectly: {told}.",
+        f"{counted(len(found), 'column', 'predicts', 'predict')} the label almost perfectly alone: {told}.",
         "Ask whether the column is known before the label is; if not, leave it out of [data] features and train again.",
         columns=tuple(found[:_SHOWN]),
         value=Estimate(float(power[best])),
@@ -159,7 +159,7 @@ def predictive_power(matrix: Floats, truth: Tensor, *, classes: bool) -> Floats:
     kind = tree.DecisionTreeClassifier if classes else tree.DecisionTreeRegressor
     least = max(5, len(truth) // 100)
     model = kind(max_leaf_nodes=16, min_samples_leaf=least, random_state=0)
-    folds = _folds(truth, classes=classes)
+    folds = _folds(truth)
     return np.array(
         [_power(model, matrix[:, [place]], truth, folds, classes=classes) for place in range(matrix.shape[1])]
     )
@@ -191,14 +191,13 @@ def _power(model: Any, column: Floats, truth: Tensor, folds: Tensor, *, classes:
     return float(np.mean(areas)) if areas else 0.5
 
 
-def _folds(truth: Tensor, *, classes: bool) -> Tensor:
+def _folds(truth: Tensor) -> Tensor:
     """Three folds with each class (or range of values) in the same proportion."""
     rng = np.random.default_rng(52)
     shuffled = rng.permutation(len(truth))
     order = shuffled[np.argsort(truth[shuffled], kind="stable")]
     folds = np.empty(len(truth), dtype=np.intp)
     folds[order] = np.arange(len(truth)) % 3
-    del classes
     return folds
 
 

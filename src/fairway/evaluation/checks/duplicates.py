@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.evaluation.checks.base import Check, Severity, examples, percent, without_reference
+from fairway.evaluation.checks.base import Check, Severity, counted, examples, percent, without_reference
 from fairway.evaluation.checks.near import near_duplicates
 from fairway.evaluation.estimates import share_estimate
 from fairway.evaluation.labels import missing_values
@@ -25,6 +26,7 @@ Hashes = NDArray[np.uint64]
 
 _BATCH = 65_536
 _COINCIDENCE = 0.01
+_MANY = 0.01
 
 
 def duplicate_checks(looked: Looked) -> Iterator[Check]:
@@ -76,39 +78,50 @@ def coincidence(few: Table, columns: tuple[str, ...]) -> float:
 
 
 def _within(subject: Subject, again: Mask, expected: float) -> Check:
-    share = share_estimate(again, None, subject.settings.confidence)
-    if not again.any():
-        return Check("duplicates in the test data", Severity.FINE, "No row is there twice.", value=share)
-    common = expected >= _COINCIDENCE
-    grave = Severity.WARNING if share.value > 0.01 else Severity.NOTE
-    return Check(
-        "duplicates in the test data",
-        Severity.NOTE if common else grave,
-        f"{int(again.sum()):,} rows repeat an earlier one ({percent(share.value)})."
-        + (" So few different rows are possible that this may be chance." if common else ""),
-        ""
-        if common
-        else "Equal rows count as evidence more than once: drop them, or name what they share as [evaluate] group.",
-        rows=examples(again),
-        value=share,
+    return _repeated(
+        Check("duplicates in the test data", Severity.FINE, "No row is there twice."),
+        again,
+        expected,
+        subject.settings.confidence,
+        (Severity.NOTE, Severity.WARNING),
+        ("row", "repeats an earlier one", "repeat an earlier one"),
+        "Equal rows count as evidence more than once: drop them, or name what they share as [evaluate] group.",
     )
 
 
 def _across(subject: Subject, seen: Mask, expected: float) -> Check:
-    share = share_estimate(seen, None, subject.settings.confidence)
-    if not seen.any():
-        return Check("duplicates in the reference", Severity.FINE, "No test row is in the reference.", value=share)
+    return _repeated(
+        Check("duplicates in the reference", Severity.FINE, "No test row is in the reference."),
+        seen,
+        expected,
+        subject.settings.confidence,
+        (Severity.WARNING, Severity.PROBLEM),
+        ("test row", "is in the reference too", "are in the reference too"),
+        "If the model was trained on the reference, it has seen the answers: drop these rows from the test data.",
+    )
+
+
+def _repeated(
+    fine: Check,
+    found: Mask,
+    expected: float,
+    confidence: float,
+    grave: tuple[Severity, Severity],
+    what: tuple[str, str, str],
+    advice: str,
+) -> Check:
+    """``grave`` is how bad few, and more than one in a hundred, are, unless as many are ``expected`` by chance."""
+    share = share_estimate(found, None, confidence)
+    if not found.any():
+        return msgspec.structs.replace(fine, value=share)
     common = expected >= _COINCIDENCE
-    grave = Severity.PROBLEM if share.value > 0.01 else Severity.WARNING
+    told = f"{counted(int(found.sum()), *what)} ({percent(share.value)})."
     return Check(
-        "duplicates in the reference",
-        Severity.NOTE if common else grave,
-        f"{int(seen.sum()):,} test rows are in the reference too ({percent(share.value)})."
-        + (" So few different rows are possible that this may be chance." if common else ""),
-        ""
-        if common
-        else "If the model was trained on the reference, it has seen the answers: drop these rows from the test data.",
-        rows=examples(seen),
+        fine.name,
+        Severity.NOTE if common else grave[share.value > _MANY],
+        told + " So few different rows are possible that this may be chance." if common else told,
+        "" if common else advice,
+        rows=examples(found),
         value=share,
     )
 
@@ -118,9 +131,11 @@ def _conflicts(hashes: Hashes, labels: Tensor, tested: int, expected: float) -> 
     order = np.argsort(hashes, kind="stable")
     sorted_hashes = hashes[order]
     starts = np.flatnonzero(np.concatenate([[True], sorted_hashes[1:] != sorted_hashes[:-1]]))
-    first = np.repeat(starts, np.diff(np.append(starts, len(hashes))))
-    texts = np.array([_plain(value) for value in labels.tolist()], dtype=object)
-    differs = texts[order] != texts[order[first]]
+    counts = np.diff(np.append(starts, len(hashes)))
+    first, several = np.repeat(starts, counts), np.repeat(counts > 1, counts)  # labels of lone rows are not looked at
+    order, first, others = order[several], first[several], order[first[several]]
+    one, other = ([_plain(value) for value in labels[places].tolist()] for places in (order, others))
+    differs = np.array([a != b for a, b in zip(one, other, strict=True)], dtype=bool)
     bad = np.zeros(len(hashes), dtype=bool)
     bad[order] = np.isin(first, first[differs])
     count = int(bad[:tested].sum())
@@ -130,7 +145,7 @@ def _conflicts(hashes: Hashes, labels: Tensor, tested: int, expected: float) -> 
     return Check(
         "conflicting labels",
         Severity.NOTE if common else Severity.WARNING,
-        f"{count:,} test rows equal another row that has a different label: no model can be right on all.",
+        f"{counted(count, 'test row', 'equals', 'equal')} another row that has a different label: no model is right on all.",
         "" if common else "Look at them: labels may be wrong, or a column that tells them apart is missing.",
         rows=examples(bad[:tested]),
         value=share_estimate(bad[:tested], None, 0.95),
