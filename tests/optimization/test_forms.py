@@ -29,6 +29,7 @@ def test_every_point_has_a_name_of_its_own_and_parameters_that_its_passes_allow(
     for point in forms.space.points():
         recipe = forms.recipe(point)
         names.add(recipe.name)
+        assert recipe.stages
         for stage in recipe.stages:
             passes()[stage.name].settings(stage.parameters)
     assert len(names) == forms.space.size

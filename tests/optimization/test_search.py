@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from fairway.core.metrics import Measurement
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.optimization import explore
 from fairway.optimization.optimize import optimize
+from fairway.optimization.passes.base import Sample
+from fairway.optimization.probe import cost_ratio
 from fairway.optimization.report import Optimization, Status
 from fairway.optimization.rows import corrected, divide, rungs
 from fairway.optimization.scoring import Examiner
@@ -184,6 +187,24 @@ def test_where_nothing_asked_for_is_cheaper_nothing_else_is_tried(run: Run, monk
     assert "none of the forms tried is cheaper" in found.findings.ended
 
 
+def test_first_sight_counts_what_a_request_costs_beside_the_engine(mlp_bundle: Bundle, digits: Digits) -> None:
+    sample = Sample({"X": digits.x_train[:16]}, 16)
+
+    def ratio(candidate_s: float, original_s: float) -> float:
+        now, spent = 0.0, itertools.cycle([0.0, candidate_s, 0.0, original_s])
+
+        def clock() -> float:
+            nonlocal now
+            now += next(spent)
+            return now
+
+        return cost_ratio(mlp_bundle, mlp_bundle, sample, "latency_p50_ms", clock=clock)
+
+    assert ratio(0.01, 0.02) == pytest.approx(0.5, abs=0.01)
+    assert ratio(5e-6, 1e-5) > 0.9
+    assert cost_ratio(mlp_bundle, mlp_bundle, sample, "size_mb") == 1.0
+
+
 def test_the_front_is_marked(run: Run) -> None:
     found = run(settings={"candidates": ("graph", "int8-dynamic", "int8-static")})
     front = {c.name for c in found.candidates if c.front}
@@ -220,6 +241,8 @@ from fairway.core.metrics import Measurement
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.optimization import explore
 from fairway.optimization.optimize import optimize
+from fairway.optimization.passes.base import Sample
+from fairway.optimization.probe import cost_ratio
 from fairway.optimization.settings import OptimizationSettings
 from fairway.sources.tables import load_table
 

@@ -102,17 +102,22 @@ class Forms:
         return found
 
     def _axes(self, more: Iterable[str]) -> tuple[Axis, ...]:
-        weights = (
-            Choice("float"),
-            *(Choice(name, {"operators": ("standard", "transformer")}) for name in _PRODUCTS),
-            *(Choice(name, _GIVEN) for name in ("int8-nncf", "fp16-weights", "int4-weights")),
-        )
         plain: Condition = {**_GIVEN, "weights": ("float",)}
-        engines = (
-            Choice("onnxruntime", _GIVEN),
-            Choice("openvino", plain),
-            Choice("openvino-bf16", plain),
-            Choice("openvino-int8", {**_GIVEN, "weights": ("int8-nncf",)}),
+        alone = ("int8-nncf", "fp16-weights", "int4-weights")
+        others = _installed(
+            [
+                Choice("openvino", plain),
+                Choice("openvino-bf16", plain),
+                Choice("openvino-int8", {**_GIVEN, "weights": ("int8-nncf",)}),
+            ]
+        )
+        engines = (Choice("onnxruntime", {**_GIVEN, "weights": alone}), *others)
+        # What is given, with its weights, on its engine: that is the original.
+        as_float = ("standard", "transformer", *(["given"] if any(c.when == plain for c in others) else []))
+        weights = (
+            Choice("float", {"operators": as_float}),
+            *(Choice(name, {"operators": ("standard", "transformer")}) for name in _PRODUCTS),
+            *(Choice(name, _GIVEN) for name in alone),
         )
         smoothed: Condition = {**_TRANSFORMER, "weights": _CALIBRATED}
         axes = [
@@ -123,7 +128,7 @@ class Forms:
             *(axis for name in (*_PRODUCTS, "int4-weights") for axis in self._parameters(name, {"weights": (name,)})),
             Axis("outliers", (Choice("kept", smoothed), *_installed([Choice("smooth", smoothed)]))),
             *self._parameters("smooth", {"outliers": ("smooth",)}),
-            Axis("engine", _installed(engines)),
+            Axis("engine", engines),
         ]
         return tuple(axes)
 
