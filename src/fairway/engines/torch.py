@@ -106,7 +106,9 @@ class TorchEngine:
         if device == "cuda":
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
-            program = torch.export.passes.move_to_device_pass(program, device)
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
         kind = _PRECISIONS[precision]
         self._dtype = getattr(torch, kind) if kind else None
         if mode == "aot":
