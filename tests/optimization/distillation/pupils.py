@@ -40,7 +40,7 @@ def teach(
     **options: Any,
 ) -> Distilled:
     """Distill in ``folder``."""
-    places = {"destination": folder / "student.fairway", "workdir": folder / "work"}
+    places: dict[str, Any] = {"destination": folder / "student.fairway", "workdir": folder / "work"}
     return distill(teacher, student, table=rows, label="digit", settings=settings, **places, **options)
 
 

@@ -199,7 +199,7 @@ class _Search:
         if place is None or place.axis != MAPS:
             return place is None
         if node.op_type == "Flatten":
-            whole = self.graph.attribute(node, "axis", 1) == 1
+            whole = bool(self.graph.attribute(node, "axis", 1) == 1)
         else:
             shape = self.graph.value(node.input[1])
             whole = shape is not None and self._flattens(node.input[0], [int(size) for size in shape])
