@@ -29,7 +29,7 @@ _BADGES = {Status.CHOSEN.value: "good", Status.REFUSED.value: "bad", Status.FAIL
 _WHY = (
     ("Chosen, and passed over", "All of these keep the gate", (Status.CHOSEN, Status.PASSED)),
     ("Refused", "By the gate, which limits were broken or could not be told", (Status.REFUSED,)),
-    ("Not measured", "There was nothing to measure", (Status.NOTHING_TO_DO, Status.FAILED, Status.NOT_TRIED)),
+    ("Not measured", "What came of these instead", tuple(set(Status) - {Status.CHOSEN, Status.PASSED, Status.REFUSED})),
 )
 _SMALL = {"width": 4.8, "height": 3.4}
 _TILES = ("latency_p99_ms", "throughput_rps", "memory_mb", "size_mb", "load_ms", "energy_mj_per_request")
