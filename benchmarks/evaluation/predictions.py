@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from benchmarks.harness import Figure, figure
 from fairway.core.mapping import IN_ORDER, Mapper, Threads
@@ -108,7 +109,7 @@ def _evaluated(kind: str) -> dict[str, Any]:
 
 
 def _shared() -> dict[str, Any]:
-    source = Sums(np.random.default_rng(0).normal(size=(2, 300_000)))
+    source = Sums(csr_array(np.random.default_rng(0).normal(size=(300_000, 2))))
     draw = partial(drawn, source, _itself, 1000, 0, 0)
     expected = draw(IN_ORDER)
     with _ray() as cluster:

@@ -35,7 +35,7 @@ def show(rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str]
 def save(
     rows: Sequence[Row], figures: Sequence[Figure], left_out: Sequence[str], *, quick: bool, merge: bool = False
 ) -> None:
-    """Write the JSON; with ``merge``, into what is there: whatever was not measured now stays, and is named in ``kept``."""
+    """Write the JSON; with ``merge``, into what is there: what was not measured now stays, and ``kept`` names it."""
     pinned = {peer.package: pinned_version(peer.file, peer.package) for peer in PEER_LIST}
     document = {
         "machine": machine(),
@@ -46,6 +46,7 @@ def save(
         "figures": [msgspec.to_builtins(f) for f in figures],
         "left_out": list(left_out),
         "kept": [],
+        "kept_machine": None,
     }
     path = RESULTS / "serving.json"
     if merge and path.is_file():
@@ -71,7 +72,13 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         made[key] = [now.pop(name(said), said) for said in old[key]] + list(now.values())
         kept += [each for each in before if each not in {name(said) for said in new[key]}]
     left_out = [reason for reason in old["left_out"] if reason not in new["left_out"]]
-    return {**made, "left_out": [*new["left_out"], *left_out], "kept": kept, "quick": old["quick"] or new["quick"]}
+    return {
+        **made,
+        "left_out": [*new["left_out"], *left_out],
+        "kept": kept,
+        "kept_machine": old["machine"] if kept else None,
+        "quick": old["quick"] or new["quick"],
+    }
 
 
 def _servers(workload: str, rows: Sequence[Row]) -> Table:

@@ -94,8 +94,15 @@ def machine() -> str:
     versions = ", ".join(f"{name} {version}" for name, version in {**document["versions"], **document["peers"]}.items())
     quick = " It was a quick run, with fewer and shorter rounds." if document["quick"] else ""
     kept = document.get("kept", [])
-    earlier = f"\n\nKept from an earlier run, of an earlier Fairway: {'; '.join(kept)}." if kept else ""
-    return f"Measured on {on['cores']} cores of {on['cpu']} ({on['system']}), with {versions}.{quick}{earlier}"
+    then = document.get("kept_machine") or on
+    earlier = (
+        f"\n\nKept from an earlier run, of an earlier Fairway, on {_said(then)}: {'; '.join(kept)}." if kept else ""
+    )
+    return f"Measured on {_said(on)}, with {versions}.{quick}{earlier}"
+
+
+def _said(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores of {machine['cpu']} ({machine['system']})"
 
 
 def profile(name: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fairway.core.errors import FairwayError as FairwayError
     from fairway.loop.card import card as card
     from fairway.loop.compare import compare as compare
+    from fairway.loop.distill import distill as distill
     from fairway.loop.evaluate import evaluate as evaluate
     from fairway.loop.export import export as export
     from fairway.loop.load import load as load
@@ -39,6 +40,7 @@ _WHERE = {
     "card": "fairway.loop.card",
     "compare": "fairway.loop.compare",
     "connect": "fairway.client",
+    "distill": "fairway.loop.distill",
     "evaluate": "fairway.loop.evaluate",
     "export": "fairway.loop.export",
     "load": "fairway.loop.load",
@@ -62,6 +64,7 @@ __all__ = [
     "card",
     "compare",
     "connect",
+    "distill",
     "evaluate",
     "export",
     "load",

@@ -24,6 +24,7 @@ from fairway.evaluation.settings import (
     metric_name,
 )
 from fairway.monitoring.settings import MonitorSettings
+from fairway.optimization.distillation.settings import DistillationSettings
 from fairway.optimization.settings import OptimizationSettings
 from fairway.registry.settings import RegistrySettings
 from fairway.rollout.settings import ReleaseSettings
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     evaluate: EvaluationSettings = EvaluationSettings()
     compute: ComputeSettings = ComputeSettings()
     tracking: TrackingSettings = TrackingSettings()
+    distill: DistillationSettings = DistillationSettings()
     optimize: OptimizationSettings = OptimizationSettings()
     registry: RegistrySettings = RegistrySettings()
     serve: ServeSettings = ServeSettings()
@@ -100,7 +102,7 @@ def _convert(tables: dict[str, Any], environ: Mapping[str, str], where: str, tex
 
 def _with_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
     changed: dict[str, Any] = {}
-    for table in ("registry", "serve", "release", "monitor", "optimize", "evaluate", "compute", "tracking"):
+    for table in ("registry", "serve", "release", "monitor", "optimize", "distill", "evaluate", "compute", "tracking"):
         part = getattr(settings, table)
         prefix = f"FAIRWAY_{table.upper()}_"
         given = {name.removeprefix(prefix).lower(): name for name in environ if name.startswith(prefix)}

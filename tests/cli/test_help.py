@@ -31,6 +31,7 @@ ROAD = [
     "run",
     "evaluate",
     "comment",
+    "distill",
     "optimize",
     "compare",
     "pack",

@@ -16,6 +16,7 @@ from tests.conftest import Digits
 VERBS = (
     "card",
     "compare",
+    "distill",
     "evaluate",
     "export",
     "load",

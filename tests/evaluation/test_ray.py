@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from fairway.bundle.format import Bundle
 from fairway.core.cluster import RayMapper, logging_kept
@@ -18,7 +19,7 @@ from fairway.core.errors import InferenceFailed, InvalidBundle, InvalidConfig, W
 from fairway.core.gate import Limit
 from fairway.core.mapping import IN_ORDER, Mapper, Threads
 from fairway.evaluation.answering import Asked, _sent
-from fairway.evaluation.draws import weighted_sums
+from fairway.evaluation.draws import Sums, drawn
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.report import Report
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
@@ -156,7 +157,11 @@ def test_a_machine_that_is_lost_changes_nothing(cluster: Any, mapper: RayMapper)
 
 
 def _sums(statistics: Any, seed: int) -> bytes:
-    return weighted_sums(statistics, 64, seed, mapper=IN_ORDER).tobytes()
+    return drawn(Sums(csr_array(statistics)), _itself, 64, seed, 0, IN_ORDER).tobytes()
+
+
+def _itself(sums: Any) -> Any:
+    return sums
 
 
 @pytest.mark.usefixtures("mapper")

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from fairway.core.errors import InvalidData, NewerFormat
-from fairway.core.gate import Outcome, judge
+from fairway.core.gate import Limit, Outcome, judge
 from fairway.core.metrics import Measurement
+from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.report import FORMAT, Report
+from fairway.evaluation.settings import SliceSettings
+from fairway.model import Model
+from fairway.sources.tables import Table
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -61,7 +65,7 @@ def test_a_newer_report_is_named_as_such(report: Report) -> None:
 def test_the_text_begins_with_the_verdict_and_its_error_rates(report: Report) -> None:
     first, second = report.as_text().splitlines()[:2]
     assert first == f"{report.verdict.outcome.upper()}: digits on 450 rows"
-    assert "a wrong pass happens in at most 2.5 %" in second
+    assert "a wrong pass happens in at most about 2.5 %" in second
 
 
 def test_the_text_fits_a_terminal_whatever_the_names(report: Report) -> None:
@@ -239,3 +243,16 @@ _CONTRAST = """() => {
   }
   return found;
 }"""
+
+
+def test_names_of_data_neither_command_a_terminal_nor_break_a_table(model: Model, table: Table) -> None:
+    slices = (SliceSettings("\x1b[2Jtwo\nlines | <b>\u202e", "ink > 0.3"),)
+    report = evaluate(model, table, label="digit", slices=slices, gate={"accuracy_score": Limit(slice_min=0.5)})
+    text = report.as_text()
+    assert not set(text) & {"\x1b", "\u202e"}
+    assert "[2Jtwo lines | <b>" in next(
+        line for line in text.splitlines() if "accuracy_score" in line and "two" in line
+    )
+    rows = [line for line in report.as_markdown().splitlines() if "two" in line and line.startswith("|")]
+    assert rows
+    assert all("<b>" not in row and r"\|" in row for row in rows)

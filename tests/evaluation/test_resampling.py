@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.core.mapping import IN_ORDER
-from fairway.evaluation import resampling, weighted
-from fairway.evaluation.draws import RowWeights, drawn, weighted_sums
-from fairway.evaluation.predictions import Classified, Floats, Regressed
-from fairway.evaluation.resampling import draw_areas, draw_medians, draw_scores
+from fairway.evaluation import weighted
+from fairway.evaluation.predictions import Floats, Regressed
+from fairway.evaluation.resampling import draw_medians, draw_scores
 from tests.evaluation.conftest import classified, regressed
 
 DRAWS = 4000
@@ -27,54 +26,14 @@ def alike(one: Floats, two: Floats) -> None:
     np.testing.assert_allclose(np.quantile(one, ends), np.quantile(two, ends), rtol=0, atol=0.24 * two.std())
 
 
-def _rare(seed: int, rows: int) -> Classified:
-    """Three classes: nine in ten rows of the first, one in a hundred of the last."""
-    rng = np.random.default_rng([seed, 31])
-    truth = rng.choice(3, rows, p=[0.9, 0.09, 0.01])
-    truth[:6] = np.arange(6) % 3
-    scores = rng.normal(size=(rows, 3)) + 1.5 * np.eye(3)[truth]
-    odds = np.exp(scores)
-    return Classified(truth, scores.argmax(axis=1), odds / odds.sum(axis=1, keepdims=True), ("a", "b", "c"))
-
-
-@pytest.mark.parametrize(
-    ("rows", "stratified"),
-    [
-        (classified(0, 3000, 2), False),
-        (classified(0, 2000, 3), False),
-        (classified(1, 2500, 2, 3.0), False),
-        (_rare(0, 2500), False),
-        (_rare(0, 2500), True),
-    ],
-    ids=["two classes", "three classes", "good", "rare classes", "rare classes, stratified"],
-)
-def test_the_linear_form_of_auc_draws_as_the_exact_one(
-    rows: Classified, stratified: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = draw_areas(rows, DRAWS, 0, stratified=stratified)
-    monkeypatch.setattr(resampling, "_EXACT_AUC_ELEMENTS", 0)
-    linear = draw_areas(rows, DRAWS, 0, stratified=stratified)
-    for ours, theirs in zip(linear, exact, strict=True):
-        alike(ours, theirs)
-
-
-def test_the_linear_form_of_auc_draws_groups_as_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = replace(classified(0, 2000, 2), groups=np.arange(2000) // 8)
-    exact, _ = draw_areas(rows, DRAWS, 0)
-    monkeypatch.setattr(resampling, "_EXACT_AUC_ELEMENTS", 0)
-    alike(draw_areas(rows, DRAWS, 0)[0], exact)
-
-
 def _every_row(models: list[Regressed]) -> list[Floats]:
     """Medians of weights of every row, as of fewer rows than a window has."""
     first = models[0]
-    source = RowWeights(len(first), first.groups)
+    groups = np.arange(len(first)) if first.groups is None else first.groups
     errors = [np.abs(each.predicted - each.truth) for each in models]
 
-    def medians(weights: Floats) -> Floats:
-        return np.stack([weighted.weighted_median(weights, each) for each in errors], axis=1)
-
-    return list(drawn(source, medians, DRAWS, 7, 0).T)
+    weights = np.random.default_rng(7).standard_exponential((DRAWS, int(groups.max()) + 1))[:, groups]
+    return [weighted.weighted_median(weights, each) for each in errors]
 
 
 @pytest.mark.parametrize("size", [1, 5])
@@ -121,7 +80,6 @@ def test_a_million_rows_take_no_memory_of_a_thousand_times_as_many() -> None:
     model = regressed(0, 200_000)
     tracemalloc.start()
     draw_medians([model], 1000, 0)
-    weighted_sums(np.ones((200_000, 2)), 64, 0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150e6

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import fairway
 from fairway.bundle.format import read_bundle
 from fairway.bundle.signing import verify_signature
-from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, InvalidSignature
+from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, InvalidData, InvalidSignature
 from fairway.core.manifest import ModelRef
 from fairway.evaluation.scaling import apply_temperature
 from fairway.loop.pack import pack, report_of
@@ -145,6 +145,21 @@ def test_a_temperature_is_fitted_on_other_rows_and_built_in(released: Path, digi
         was, now = old.infer(given)[name], new.infer(given)[name]
     assert now == pytest.approx(apply_temperature(was.astype(np.float64), fitted), abs=1e-4)
     assert (now.argmax(axis=1) == was.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(40, "needs 100 rows"), (400, "needs 5 rows that are wrong and as many that are right; 0 of 400 are wrong")],
+)
+def test_no_temperature_is_fitted_where_nothing_bounds_it(
+    released: Path, digits: Digits, rows: int, message: str
+) -> None:
+    """Of rows that are all right, the most certain model would look best."""
+    columns = {name: digits.x_train[:rows, place] for place, name in enumerate(digits.columns)}
+    labels = digits.model.predict(digits.x_train[:rows])
+    pyarrow.parquet.write_table(make_table({**columns, "digit": labels}).arrow, released / "easy.parquet")
+    with pytest.raises(InvalidData, match=message):
+        pack("digits:2", calibrate="easy.parquet")
 
 
 def test_nothing_is_fitted_on_the_test_set(released: Path) -> None:

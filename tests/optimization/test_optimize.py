@@ -24,7 +24,7 @@ from fairway.core.metrics import Measurement
 from fairway.core.tensors import Datatype, TensorSpec
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
-from fairway.optimization import scoring
+from fairway.optimization import explore, scoring
 from fairway.optimization.build import build_candidate
 from fairway.optimization.files import exclusive
 from fairway.optimization.optimize import optimize
@@ -38,6 +38,11 @@ from tests.optimization.conftest import Convert, bundle_of
 
 GATE = {"accuracy_score": Limit(min=0.9, max_drop=0.02), "latency_p50_ms": Limit(max=10)}
 FAST = EvaluationSettings(resamples=100)
+
+
+def asked_for(**changes: Any) -> OptimizationSettings:
+    """Only the candidates that are named."""
+    return OptimizationSettings(trials=0, **changes)
 
 
 class Stopwatch:
@@ -90,7 +95,7 @@ Run = Callable[..., Optimization]
 def run(tables: tuple[Table, Table], tmp_path: Path) -> Run:
     def call(bundle: Bundle, measure: Any = None, **changes: Any) -> Optimization:
         test, reference = tables
-        settings = changes.pop("settings", OptimizationSettings())
+        settings = changes.pop("settings", asked_for())
         given: dict[str, Any] = {"gate": GATE, "workdir": tmp_path / "work", "evaluation": FAST, "label": "digit"}
         given |= {"table": test, "reference": reference, "settings": settings, "measure": measure or Stopwatch()}
         return optimize(bundle, **{**given, **changes})
@@ -244,7 +249,7 @@ def test_a_pass_that_raises_takes_nothing_else_down(
             raise ValueError("The truth value\n of an array is ambiguous")
         return real(source, recipe, *rest)
 
-    monkeypatch.setattr(search, "build_candidate", broken)
+    monkeypatch.setattr(explore, "build_candidate", broken)
     found = run(mlp_bundle, Stopwatch(int8_dynamic=1.0))
     failed = next(c for c in found.candidates if c.name == "int8-static")
     assert failed.status is Status.FAILED
@@ -307,7 +312,7 @@ def test_rounds_are_interleaved_in_changing_order(run: Run, mlp_bundle: Bundle) 
 
 def test_past_the_budget_nothing_new_is_started(run: Run, mlp_bundle: Bundle) -> None:
     measure = Stopwatch(graph=1.0)
-    settings = OptimizationSettings(time_budget="2s")
+    settings = asked_for(time_budget="2s")
     found = run(mlp_bundle, measure, clock=Clock(), settings=settings)
     assert statuses(found)["int8-percentile"] == "not tried"
     untried = [c for c in found.candidates if c.status is Status.NOT_TRIED]
@@ -323,7 +328,7 @@ def test_a_round_that_would_not_fit_is_not_started(run: Run, mlp_bundle: Bundle)
         now[0] += 10
         return [Measurement("latency_p50_ms", 1.0, 0.9, 1.1)]
 
-    settings = OptimizationSettings(time_budget="50s", candidates=("graph",))  # a round of two takes 20 s
+    settings = asked_for(time_budget="50s", candidates=("graph",))  # a round of two takes 20 s
     found = run(mlp_bundle, measure, clock=lambda: now[0], settings=settings)
     assert found.findings.rounds == 2
     assert found.findings.elapsed_s == 40
@@ -358,7 +363,7 @@ def test_a_rerun_makes_nothing_again_and_ends_the_same(
 
 def test_other_parameters_make_another_candidate(run: Run, mlp_bundle: Bundle) -> None:
     first = run(mlp_bundle, Stopwatch(int8_dynamic=1.0))
-    second = run(mlp_bundle, Stopwatch(int8_dynamic=1.0), settings=OptimizationSettings(per_channel=False))
+    second = run(mlp_bundle, Stopwatch(int8_dynamic=1.0), settings=asked_for(per_channel=False))
     assert first.winner.digest != second.winner.digest
     assert first.winner.bundle != second.winner.bundle
 
@@ -398,7 +403,7 @@ optimize(
     read_bundle(folder / "mlp.fairway"), table=load_table(folder / "digits.npz"),
     reference=load_table(folder / "digits.npz"), label="digit", gate={"accuracy_score": Limit(min=0.5)},
     workdir=folder / "work", measure=measure, evaluation=EvaluationSettings(resamples=100),
-    settings=OptimizationSettings(candidates=("graph", "int8-dynamic")),
+    settings=OptimizationSettings(candidates=("graph", "int8-dynamic"), trials=0),
 )
 """
 
@@ -487,7 +492,7 @@ def test_text_is_tokenized_before_it_calibrates(run: Run, text_bundle: Bundle) -
 
 
 def test_reports_say_what_was_chosen_and_why(run: Run, mlp_bundle: Bundle) -> None:
-    settings = OptimizationSettings(candidates=("graph", "int8-dynamic"))
+    settings = asked_for(candidates=("graph", "int8-dynamic"))
     found = run(mlp_bundle, Stopwatch(int8_dynamic=1.0), settings=settings)
     text = found.as_text()
     assert text.splitlines()[0].startswith("digits: int8-dynamic is chosen")

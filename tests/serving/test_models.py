@@ -23,8 +23,9 @@ from fairway.core.tensors import Datatype
 from fairway.model import Model
 from fairway.serving.app import serve
 from fairway.serving.inference import InferenceCore
-from fairway.serving.models import Models, State
+from fairway.serving.models import Models
 from fairway.serving.routing import Route
+from fairway.serving.served import State
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.warmup import made_up_rows, sample_rows, take, warm_up

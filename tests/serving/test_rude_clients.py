@@ -115,6 +115,9 @@ def test_a_client_that_takes_no_answers_is_not_read_any_further_and_dropped(
     many = request_bytes * (2**20 // len(request_bytes))
     with socket.socket() as greedy:
         greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 65536
+        )  # or it could send again only once megabytes are answered
         greedy.connect(("127.0.0.1", impatient.port))
         greedy.setblocking(False)
         poll = select.poll()

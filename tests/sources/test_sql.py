@@ -83,8 +83,10 @@ def test_sqlite_through_sqlalchemy_a_part_at_a_time(
 def test_nothing_is_written(shop: Path) -> None:
     before = (shop / "shop.db").read_bytes()
     for query in ("DELETE FROM sales", "INSERT INTO sales VALUES (1, 1, 'x', 1) RETURNING id", "DROP TABLE sales"):
-        with pytest.raises(InvalidData, match=r"readonly|query_only|attempt to write"):
+        with pytest.raises(InvalidConfig, match="one SELECT and nothing else"):
             ask(f"sql:{query}", shop, "sqlite:///shop.db")
+    with pytest.raises(InvalidData, match=r"readonly|query_only|attempt to write"):  # one that looks like reading
+        ask("sql:WITH late AS (SELECT 1) DELETE FROM sales RETURNING id", shop, "sqlite:///shop.db")
     assert (shop / "shop.db").read_bytes() == before
     with pytest.raises(InvalidData, match="there is no database"):
         ask("sql:SELECT 1", shop, "sqlite:///absent.db")
@@ -142,4 +144,4 @@ def test_postgresql_is_streamed_and_read_only(tmp_path: Path, postgres_url: Any)
     with pytest.raises(InvalidData, match="read-only transaction"):
         ask("sql:SELECT nextval('numbers')", tmp_path, postgres_url)
     with pytest.raises(InvalidData, match="refuses the query"):
-        ask("sql:CREATE TABLE made AS SELECT 1 AS x", tmp_path, postgres_url)
+        ask("sql:SELECT 1 AS x INTO made", tmp_path, postgres_url)

@@ -14,6 +14,7 @@ from typer.exceptions import Abort, TyperException
 from fairway.cli.card import card
 from fairway.cli.comment import comment
 from fairway.cli.compare import compare
+from fairway.cli.distill import distill
 from fairway.cli.errors import BROKEN, DONE, INTERRUPTED, MISTAKE, exit_code
 from fairway.cli.evaluate import evaluate
 from fairway.cli.export import export
@@ -48,6 +49,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     run: "The whole road: convert, evaluate, optimize, pack, release.",
     evaluate: "Score a model, slice by slice; judge it by the gate.",
     comment: "Put the Markdown of an evaluation into a pull request.",
+    distill: "Teach a smaller model what this one knows.",
     optimize: "Find the best form of a model that passes the gate.",
     compare: "Say by every metric which of two models is better.",
     pack: "Write a model, with its evidence, as one bundle.",

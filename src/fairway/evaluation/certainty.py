@@ -12,6 +12,7 @@ from fairway.evaluation.influence import Spread, effective_units, spread
 from fairway.evaluation.intervals import (
     draws_interval,
     draws_p_value,
+    logit_interval,
     proportion_interval,
     skewed_interval,
     skewed_p_value,
@@ -171,15 +172,11 @@ def _pseudo_mass(plain: Influence, groups: Classes | None) -> float:
 
 def _logit_interval(form: Form, value: float, over: Spread, confidence: float) -> tuple[float, float] | None:
     """A t interval of the logit of a metric between ``form.low`` and ``form.high``."""
-    from scipy.stats import t
-
     span = form.high - form.low
     share = (value - form.low) / span
     if over.units < _FEWEST or over.deviation == 0 or not 0 < share < 1:
         return None
-    reach = float(t.ppf((1 + confidence) / 2, over.freedom)) * over.error / span / (share * (1 - share))
-    middle = math.log(share / (1 - share))
-    low, high = (1 / (1 + math.exp(-max(-700.0, min(700.0, middle + sign * reach)))) for sign in (-1, 1))
+    low, high = logit_interval(share, over.error / span, over.freedom, confidence)
     return form.low + span * low, form.low + span * high
 
 
@@ -236,7 +233,7 @@ def _dominated(found: Influence, groups: Classes | None) -> str:
 
 
 def is_share(form: Form) -> bool:
-    """Whether the metric is a share of units, whose interval is exact and whose test is McNemar's."""
+    """Whether the metric is a share of units, whose interval is that of a proportion and whose test is McNemar's."""
     return isinstance(form, Sums) and form.share
 
 

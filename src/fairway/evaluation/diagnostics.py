@@ -43,7 +43,7 @@ class Confusion(msgspec.Struct, frozen=True):
 class CalibrationBin(msgspec.Struct, frozen=True):
     """Rows whose predicted class got a probability in ``[start, stop)`` (the last bin includes 1).
 
-    ``confidence`` is their mean probability, ``accuracy`` the share that was right, with its exact interval.
+    ``confidence`` is their mean probability, ``accuracy`` the share that was right, with its interval.
     """
 
     start: float

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement
-from fairway.evaluation import certainty
+from fairway.evaluation import certainty, roc
 from fairway.evaluation import measure as own
 from fairway.evaluation.certainty import Found
 from fairway.evaluation.influence import LINEAR, influence, spread, terms
@@ -23,7 +23,7 @@ from fairway.evaluation.intervals import (
     skewed_p_value,
 )
 from fairway.evaluation.metrics import values
-from fairway.evaluation.predictions import Floats, Mask, Regressed, Scored
+from fairway.evaluation.predictions import Classified, Floats, Mask, Regressed, Scored
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.evaluation.tallied import Tallied
 
@@ -143,6 +143,8 @@ def _matched(ours: Mask, theirs: Mask, settings: EvaluationSettings) -> Found:
 def _linear(name: str, estimate: float, rows: Scored, champion: Scored, settings: EvaluationSettings) -> Found:
     slopes = influence(name, rows) - influence(name, champion)
     over = spread(slopes, rows.groups, own.strata(rows, settings), floor=_unseen(name, rows, champion))
+    if name == "roc_auc_score" and rows.groups is None:
+        over = over._replace(freedom=roc.freedom(slopes, cast(Classified, rows).truth))
     # Of equal models the difference is symmetric: to follow the skewness of a sample would raise false alarms.
     over = over._replace(skewness=0.0)
     ends = skewed_interval(estimate, over, settings.confidence)

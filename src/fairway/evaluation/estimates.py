@@ -45,7 +45,7 @@ def mean_estimate(values: Floats, groups: Classes | None, confidence: float) -> 
 
 
 def share_estimate(hits: Mask, groups: Classes | None, confidence: float) -> Estimate:
-    """How many of the rows are hit: the exact interval, or that of groups. Without rows, 0 and no interval."""
+    """How many of the rows are hit: the interval of a proportion, or that of groups. Without rows, 0 and no interval."""
     rows, count = len(hits), int(hits.sum())
     if rows == 0:
         return Estimate(0.0)

@@ -35,14 +35,14 @@ class Spread(NamedTuple):
     deviation : float
         Of one unit's contribution: the metric's standard error times the square root of ``units``.
     skewness : float
-    freedom : int
+    freedom : float
         Degrees of freedom of ``deviation``.
     """
 
     units: int
     deviation: float
     skewness: float
-    freedom: int
+    freedom: float
 
     @property
     def error(self) -> float:
@@ -73,7 +73,12 @@ def influence(name: str, rows: Scored) -> Floats:
 
 
 def terms(name: str, rows: Scored) -> Floats:
-    """What a metric is the mean of (``r2_score`` and RMSE: of squared errors), one value of 0 or more per row."""
+    """What a metric is the mean of (``r2_score`` and RMSE: of squared errors), one value of 0 or more per row.
+
+    The AUC, which is no mean, has how far each row moves it.
+    """
+    if name == "roc_auc_score":
+        return np.abs(influence(name, rows))
     if isinstance(rows, Classified):
         return class_losses(rows) if name == "log_loss" else (rows.truth == rows.predicted).astype(np.float64)
     errors = np.abs(cast(Regressed, rows).predicted - cast(Regressed, rows).truth)

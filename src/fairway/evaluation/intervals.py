@@ -12,31 +12,62 @@ if TYPE_CHECKING:
     from fairway.evaluation.influence import Spread
 
 EXACT = "exact (Clopper-Pearson)"
+MID_P = "mid-p"
+AREA = "DeLong, t on the logit scale"
 CLUSTERED = "of groups (Korn-Graubard)"
 MATCHED = "matched pairs (Agresti-Min)"
 SKEWED = "t, corrected for skewness (Hall)"
 
 _FEWEST = 5
-"""Units below which no spread is believed."""
+"""Units below which no spread is believed; successes and failures below which a proportion's interval is exact."""
 
 
 def proportion_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """The exact interval of a proportion: covers at least as often as ``confidence`` says, for every true value.
+    """The interval of a proportion: mid-p, which covers about as often as ``confidence`` says, on either side.
+
+    With fewer than five successes or failures it is the exact one (Clopper and Pearson), which covers at least as often: mid-p
+    would miss up to twice as many true values near 0 and 1 on one side as it says.
 
     References
     ----------
     C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
     Biometrika 26(4), 1934.
+    G. Berry, P. Armitage, "Mid-P confidence intervals: a brief review", The Statistician 44(4), 1995.
 
     Examples
     --------
     >>> [round(end, 4) for end in proportion_interval(450, 450, 0.95)]
     [0.9918, 1.0]
+    >>> [round(end, 4) for end in proportion_interval(436, 450, 0.95)]
+    [0.9496, 0.9823]
     """
-    from scipy.stats import binomtest
+    mid = proportion_method(successes, trials) == MID_P
+    tail = (1 - confidence) / 2
+    low, high = (_lower_end(hits, trials, tail, mid=mid) for hits in (successes, trials - successes))
+    return low, 1 - high
 
-    interval = binomtest(successes, trials).proportion_ci(confidence, method="exact")
-    return float(interval.low), float(interval.high)
+
+def proportion_method(successes: int, trials: int) -> str:
+    """Which interval :func:`proportion_interval` is: exact where hardly any trial, or nearly all, were a success."""
+    return MID_P if min(successes, trials - successes) >= _FEWEST else EXACT
+
+
+def _lower_end(hits: int, trials: int, tail: float, *, mid: bool) -> float:
+    """Under which share as many hits, or more, come with the probability ``tail``; ``mid``: those as many count half."""
+    from scipy.optimize import brentq
+    from scipy.special import betainc, betaincinv
+
+    if hits == 0:
+        return 0.0
+    exact = float(betaincinv(hits, trials - hits + 1, tail))
+    if not mid:
+        return exact
+
+    def beyond(share: float) -> float:
+        more = (betainc(hits, trials - hits + 1, share), betainc(hits + 1, trials - hits, share))
+        return float(sum(more) / 2 - tail)
+
+    return float(brentq(beyond, exact, hits / trials))
 
 
 def grouped_proportion_interval(
@@ -98,6 +129,16 @@ def skewed_p_value(value: float, spread: Spread) -> float:
     point, skew = value / spread.deviation, spread.skewness
     moved = point + skew / 3 * point**2 + skew**2 / 27 * point**3 + skew / (6 * spread.units)
     return float(2 * t.sf(abs(moved) * math.sqrt(spread.units), spread.freedom))
+
+
+def logit_interval(value: float, error: float, freedom: float, confidence: float) -> tuple[float, float]:
+    """The t interval of a share's logit, carried back; ``value`` is inside 0 and 1, and ``error`` its standard error."""
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + confidence) / 2, freedom)) * error / (value * (1 - value))
+    middle = math.log(value / (1 - value))
+    low, high = (1 / (1 + math.exp(-max(-700.0, min(700.0, middle + sign * reach)))) for sign in (-1, 1))
+    return low, high
 
 
 def matched_interval(gained: int, lost: int, pairs: int, confidence: float) -> tuple[float, float]:

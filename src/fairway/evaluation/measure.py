@@ -13,16 +13,18 @@ from fairway.core.metrics import Measurement
 from fairway.evaluation import certainty, resampling
 from fairway.evaluation.influence import effective_units, influence, spread, terms
 from fairway.evaluation.intervals import (
+    AREA,
     CLUSTERED,
-    EXACT,
     SKEWED,
     draws_interval,
     grouped_proportion_interval,
     proportion_interval,
+    proportion_method,
     skewed_interval,
 )
 from fairway.evaluation.metrics import cannot, missing_for, values
 from fairway.evaluation.predictions import Classes, Classified, Regressed, Scored
+from fairway.evaluation.roc import area_interval
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.evaluation.tallied import Tallied
 
@@ -45,7 +47,7 @@ def measure(
     ]
     draws = draw([rows], drawn, settings, mapper)[0]
     for name, estimate in zip(usable, values(usable, rows), strict=True):
-        low, high, method = _own_interval(name, rows, estimate, draws, settings, mapper)
+        low, high, method = _own_interval(name, rows, estimate, draws, settings)
         low, high = min(low, estimate), max(high, estimate)  # pseudo-rows may move percentiles past a flawless estimate
         found[name] = Measurement(
             name, estimate, low, high, confidence=settings.confidence, n=count(rows), slice=part, method=method
@@ -138,7 +140,7 @@ def too_little(rows: Scored, what: str) -> str:
 
 
 def _own_interval(
-    name: str, rows: Scored, estimate: float, draws: resampling.Draws, settings: EvaluationSettings, mapper: Mapper
+    name: str, rows: Scored, estimate: float, draws: resampling.Draws, settings: EvaluationSettings
 ) -> tuple[float, float, str]:
     if isinstance(rows, Tallied):
         return _tallied_interval(name, rows, settings)
@@ -148,7 +150,10 @@ def _own_interval(
     elif name in _MEANS:
         ends, method = _mean_interval(name, rows, estimate, settings), SKEWED + dominated(name, [rows])
     elif name == "roc_auc_score":
-        ends = _area_interval(cast(Classified, rows), settings, mapper)
+        over = spread(influence(name, rows), rows.groups, strata(rows, settings))
+        ends = area_interval(cast(Classified, rows), over, settings.confidence)
+        of = " of groups" if rows.groups is not None else ""
+        method = AREA + of + (few_groups(rows) or dominated(name, [rows]))
     else:
         ends = draws_interval(draws[name], settings.confidence, rows=expansion(rows))
     if ends is None:
@@ -161,9 +166,13 @@ def _tallied_interval(name: str, rows: Tallied, settings: EvaluationSettings) ->
     form = rows.forms[name]
     if certainty.is_share(form) and rows.groups is None:
         hits = certainty.hits(name, rows)
-        return *proportion_interval(int(hits.sum()), len(hits), settings.confidence), EXACT
+        return _share_interval(int(hits.sum()), len(hits), settings)
     found = certainty.interval(name, rows, settings)
     return (*found.ends, found.method) if found.ends is not None else (form.low, form.high, too_little(rows, "value"))
+
+
+def _share_interval(hits: int, count: int, settings: EvaluationSettings) -> tuple[float, float, str]:
+    return *proportion_interval(hits, count, settings.confidence), proportion_method(hits, count)
 
 
 def _accuracy_interval(
@@ -171,18 +180,10 @@ def _accuracy_interval(
 ) -> tuple[tuple[float, float] | None, str]:
     if rows.groups is None:
         hits = int((rows.truth == rows.predicted).sum())
-        return proportion_interval(hits, len(rows), settings.confidence), EXACT
+        low, high, method = _share_interval(hits, len(rows), settings)
+        return (low, high), method
     over = spread(influence("accuracy_score", rows), rows.groups)
     return grouped_proportion_interval(estimate, len(rows), over, settings.confidence), CLUSTERED + few_groups(rows)
-
-
-def _area_interval(rows: Classified, settings: EvaluationSettings, mapper: Mapper) -> tuple[float, float] | None:
-    """Near 1 the pseudo-rows, ranked as wrong as can be, pull the whole interval down: its upper end is that without them."""
-    draws, plain = resampling.draw_areas(
-        rows, settings.resamples, settings.seed, stratified=settings.stratified, mapper=mapper
-    )
-    ends = draws_interval(draws, settings.confidence, rows=expansion(rows))
-    return ends and (ends[0], max(ends[1], float(np.quantile(plain, (1 + settings.confidence) / 2))))
 
 
 def _mean_interval(

@@ -125,7 +125,7 @@ def _recall_of_present(sklearn: Any, rows: Classified) -> float:
 def _auc(sklearn: Any, rows: Classified) -> float:
     """Each class against the rest, over the classes for which that is defined; of many rows from ranks, which is faster."""
     if len(rows) > _WORTH_THREADS:
-        return float(areas(rows).areas.mean())
+        return areas(rows).mean
     probabilities, ranked = rows.probabilities, ranked_classes(rows.truth, len(rows.labels))
     assert probabilities is not None
     return float(np.mean([sklearn.roc_auc_score(rows.truth == c, probabilities[:, c]) for c in ranked]))

@@ -37,7 +37,7 @@ def mass_edges(scores: Floats) -> Floats:
 
 
 def bins(scores: Floats, hits: Mask, edges: Floats, confidence: float) -> tuple[CalibrationBin, ...]:
-    """The bins that hold rows: mean score, share of hits with its exact interval (of independent rows)."""
+    """The bins that hold rows: mean score, share of hits with its interval (of independent rows)."""
     place = np.searchsorted(edges, scores, side="right")
     ends = [0.0, *edges.tolist(), 1.0]
     found = []

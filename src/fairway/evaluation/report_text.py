@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -30,6 +31,8 @@ from fairway.evaluation.words import (
 )
 
 WIDTH = 100
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal would take for a command, or turn around: names and values of data may hold it."""
 _MARKS = {
     Outcome.PASSED: "+",
     Outcome.FAILED: "x",
@@ -51,7 +54,8 @@ def render_text(report: Report) -> str:
     sections += [_doubts(report), _findings(report), _details(report)]
     sections += [[view.TITLE, *_fitted(view.text(found))] for _, view, found in shown(report)]
     sections += [_provenance(report)]
-    return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
+    text = "\n\n".join("\n".join(lines) for section in sections if (lines := list(section))) + "\n"
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _verdict(report: Report) -> Iterator[str]:
@@ -147,7 +151,7 @@ def _details(report: Report) -> Iterator[str]:
 
 def _fitted(lines: Iterable[str]) -> Iterator[str]:
     """Lines that are too long go on in the next, two columns further in."""
-    for line in lines:
+    for line in (" ".join(each.splitlines()) for each in lines):
         indent = len(line) - len(line.lstrip())
         yield from _wrapped(line.lstrip(), indent=indent, hanging=2) if len(line) > WIDTH else [line]
 
@@ -187,6 +191,7 @@ def _numbers(report: Report, found: Measurement) -> tuple[str, ...]:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> Iterator[str]:
     """Columns two spaces apart; if that is too wide, the first one is shortened."""
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     excess = 2 + sum(widths) + 2 * (len(widths) - 1) - WIDTH

@@ -1,8 +1,7 @@
 """Bootstrap draws of the quality metrics that need them, of one model or of two on the same rows.
 
 What depends on few numbers costs few draws. Rows in the same cell of the confusion matrix have one Gamma variable together. A
-median is decided by the rows near it: those are drawn one by one, all others together. The AUC of many rows is drawn from its
-linear form, which needs sums of weights alone.
+median is decided by the rows near it: those are drawn one by one, all others together.
 
 What the data never showed must not be taken for impossible. So pseudo-rows are added, worth half a row each in all: one
 right and one wrong for a single classifier (for accuracy this is Jeffreys' interval), and for two models one of each
@@ -13,15 +12,15 @@ average size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from fairway.core.mapping import THREADS, Mapper
-from fairway.evaluation import roc, weighted
-from fairway.evaluation.draws import CellWeights, Joined, RowWeights, Source, Sums, cells_by_group, drawn, summed
+from fairway.evaluation import weighted
+from fairway.evaluation.draws import CellWeights, Joined, Source, Sums, cells_by_group, drawn
 
 if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Classified, Floats, Regressed
@@ -29,11 +28,9 @@ if TYPE_CHECKING:
 Draws: TypeAlias = dict[str, "Floats"]
 
 _MASS = 0.5
-_EXACT_AUC_ELEMENTS = 20_000
-"""Rows times classes up to which AUC is computed anew per resample; beyond, its linear form is as good and far faster."""
 _WINDOW = 8.0
 """Standard errors to each side of a median within which rows have weights of their own: none beyond in 10^15 draws."""
-_CONFUSION, _AUC, _MEDIAN = 1, 2, 3
+_CONFUSION, _MEDIAN = 1, 2
 """Streams of random numbers."""
 
 
@@ -70,24 +67,6 @@ def draw_scores(
 
     found = drawn(source, scores, resamples, seed, _CONFUSION, mapper)
     return [{name: found[:, number, place] for place, name in enumerate(names)} for number in range(len(models))]
-
-
-def draw_areas(
-    rows: Classified, resamples: int, seed: int, *, stratified: bool = False, mapper: Mapper = THREADS
-) -> tuple[Floats, Floats]:
-    """Draws of the AUC with pseudo-rows, and of the same weights without; each of shape (resamples,).
-
-    Of more than 20,000 rows times classes, the linear form is drawn, each class's share of it normalized by its own weight.
-    What is then left out is smaller than the standard error by the square root of the rows outside a class.
-    """
-    pseudo, shares = _pseudo_rows(rows.truth, [rows])
-    extra = _mass(rows) * shares
-    ranked = roc.ranked_classes(rows.truth, len(rows.labels))
-    exact = len(rows) * len(ranked) <= _EXACT_AUC_ELEMENTS
-    form = _exact_areas if exact else _linear_areas
-    source, function = form(rows, pseudo, extra, stratified)
-    both = drawn(source, function, resamples, seed, _AUC, mapper)
-    return both[:, 0], both[:, 1]
 
 
 def draw_medians(models: Sequence[Regressed], resamples: int, seed: int, mapper: Mapper = THREADS) -> list[Floats]:
@@ -128,100 +107,6 @@ def class_losses(rows: Classified) -> Floats:
     """Negative log probability of each row's label, in nats, clipped as scikit-learn clips it."""
     assert rows.probabilities is not None
     return rows.badness()
-
-
-def _exact_areas(
-    rows: Classified, pseudo: Classes, extra: Floats, stratified: bool
-) -> tuple[Source, Callable[[Floats], Floats]]:
-    assert rows.probabilities is not None
-    longer, guessed = np.concatenate([rows.truth, pseudo[:, 0]]), pseudo[:, 1]
-    rankings = [
-        # a pseudo-row's scores lie beyond all others: only their order counts
-        roc.rank(np.concatenate([rows.probabilities[:, c], np.where(guessed == c, 2.0, -1.0)]), longer == c)
-        for c in roc.ranked_classes(rows.truth, len(rows.labels))
-    ]
-    shape = np.concatenate([np.ones(len(rows)), extra])
-
-    def areas(weights: Floats) -> Floats:
-        plain = weights.copy()
-        plain[:, len(rows) :] = 0.0
-        both = [_keep_strata(each, longer, shape) if stratified else each for each in (weights, plain)]
-        return np.stack([np.mean([roc.auc(each, one) for one in rankings], axis=0) for each in both], axis=1)
-
-    pseudo_rows = CellWeights(extra, _mass(rows) / _MASS)
-    return Joined((RowWeights(len(rows), rows.groups), pseudo_rows)), areas
-
-
-def _linear_areas(
-    rows: Classified, pseudo: Classes, extra: Floats, stratified: bool
-) -> tuple[Source, Callable[[Floats], Floats]]:
-    """Four sums for each class of rows: of weights, and of weights times the three terms of :class:`~.roc.Areas`."""
-    found, classes, total = roc.areas(rows), len(rows.labels), len(rows)
-    counts = np.bincount(rows.truth, minlength=classes)
-    terms = np.stack([np.ones(total), found.own, found.others, found.against_most])
-    columns = 4 * classes
-    if rows.groups is None:  # then classes share no weight
-        order = np.argsort(rows.truth, kind="stable")
-        parts = np.split(terms[:, order], np.cumsum(counts)[:-1], axis=1)
-        source = Joined((*map(summed, parts), CellWeights(extra)))
-    else:
-        by_class = _by_class(terms, rows.truth, columns)
-        by_group = cells_by_group(rows.groups, np.arange(total), total) @ by_class
-        source = Joined((Sums(by_group), CellWeights(extra, total / by_group.shape[0])))
-    pseudo_terms = _pseudo_terms(found, pseudo, total - counts)
-    strata: Floats = counts.astype(np.float64) + np.bincount(pseudo[:, 0], weights=extra, minlength=classes)
-
-    def areas(draws: Floats) -> Floats:
-        plain = draws[:, :columns].reshape(-1, classes, 4)
-        added = np.zeros_like(plain)
-        for weight, truth, own in zip(draws[:, columns:].T, pseudo[:, 0], pseudo_terms, strict=True):
-            added[:, truth] += weight[:, None] * own
-        both = (plain + added, plain)
-        return np.stack([_area(found, each, strata if stratified else None, total) for each in both], axis=1)
-
-    return source, areas
-
-
-def _pseudo_terms(found: roc.Areas, pseudo: Classes, rest: Classes) -> Floats:
-    """The terms of pseudo-rows: a right one is placed best for every class, a wrong one worst for its own and the guessed."""
-    truth, guessed = pseudo.T
-    terms = np.zeros((len(pseudo), 4))
-    terms[:, 0] = 1.0
-    for c, area in zip(found.classes, found.areas.tolist(), strict=True):
-        placed = np.where(truth == c, guessed == c, guessed != c) - area
-        terms[:, 1] += np.where(truth == c, placed, 0.0)
-        terms[:, 3 if c == found.most else 2] += np.where(truth == c, 0.0, placed / (1 if c == found.most else rest[c]))
-    return terms
-
-
-def _area(found: roc.Areas, sums: Floats, strata: Floats | None, total: int) -> Floats:
-    """The mean area of each resample, from ``sums`` of shape (resamples, classes, 4), kept within 0 and 1."""
-    ranked = list(found.classes)
-    if strata is not None:
-        sums = (
-            sums
-            * np.divide(strata, sums[:, :, 0], out=np.zeros_like(sums[:, :, 0]), where=sums[:, :, 0] > 0)[..., None]
-        )
-    weights, own, others, against_most = np.moveaxis(sums, 2, 0)
-    whole = weights.sum(axis=1)
-    moved = (own[:, ranked] / weights[:, ranked]).sum(axis=1) + others.sum(axis=1) * (total / whole)
-    if found.most is not None:
-        moved += against_most.sum(axis=1) / (whole - weights[:, found.most])
-    area: Floats = np.clip(found.areas.mean() + moved / len(ranked), 0.0, 1.0)
-    return area
-
-
-def _by_class(terms: Floats, truth: Classes, columns: int) -> Any:
-    """The terms of each row in the columns of its class: a sparse array of shape (rows, columns)."""
-    from scipy.sparse import csr_array
-
-    each = len(terms)
-    places = each * truth[:, None] + np.arange(each)
-    found = csr_array(
-        (terms.T.ravel(), places.ravel(), np.arange(0, terms.size + 1, each)), shape=(len(truth), columns)
-    )
-    found.eliminate_zeros()
-    return found
 
 
 def _median_window(errors: Floats, groups: Classes | None) -> tuple[float, float]:

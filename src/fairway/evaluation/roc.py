@@ -1,52 +1,23 @@
-"""The area under the ROC curve: of any weights, what each row adds to it, and its linear form for many rows."""
+"""The area under the ROC curve, what each row adds to it, and its interval."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fairway.core.mapping import IN_ORDER, THREADS
+from fairway.evaluation.intervals import logit_interval, proportion_interval
 
 if TYPE_CHECKING:
+    from fairway.evaluation.influence import Spread
     from fairway.evaluation.predictions import Classes, Classified, Floats, Mask
 
 _WORTH_THREADS = 100_000
 """Rows times classes."""
-
-
-class Ranking(NamedTuple):
-    """One class's rows in the order of its score: enough to compute its AUC for any weights."""
-
-    order: Classes
-    positive: Classes
-    """Where in the order the rows of this class are."""
-    start: Classes
-    stop: Classes
-    """For each of them, the range in the order of rows with the same score."""
-
-
-def rank(scores: Floats, positive: Mask) -> Ranking:
-    """Order the rows of one class against the rest. ``positive`` is a mask."""
-    order = np.argsort(scores, kind="stable")
-    sorted_scores = scores[order]
-    where = np.flatnonzero(positive[order])
-    start = np.searchsorted(sorted_scores, sorted_scores[where], side="left")
-    stop = np.searchsorted(sorted_scores, sorted_scores[where], side="right")
-    return Ranking(order, where, start, stop)
-
-
-def auc(weights: Floats, ranking: Ranking) -> Floats:
-    """Area under the ROC curve of shape (sets,): how often a row of the class scores above another, ties counting half."""
-    ordered = weights[:, ranking.order]
-    below = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(ordered, axis=1)], axis=1)
-    chosen = ordered[:, ranking.positive]
-    wins = (chosen * (below[:, ranking.start] + below[:, ranking.stop])).sum(axis=1) / 2
-    positives = chosen.sum(axis=1)
-    among_themselves = positives**2 / 2
-    area: Floats = (wins - among_themselves) / (positives * (below[:, -1] - positives))
-    return area
+_FEWEST = 5
+_PSEUDO = 0.25
 
 
 def placements(scores: Floats, positive: Mask) -> Floats:
@@ -73,35 +44,25 @@ def placements(scores: Floats, positive: Mask) -> Floats:
     return won
 
 
-@dataclass(frozen=True)
-class Areas:
+class Areas(NamedTuple):
     """The AUC of each class against the rest, and what each row adds to their mean.
 
     Attributes
     ----------
-    classes : tuple of int
-        Those whose AUC is defined.
-    areas : float array of shape (classes,)
-    own : float array of shape (rows,)
-        How far each row's placement in its own class is above that class's area; 0 where its class has none.
-    others : float array of shape (rows,)
-        The same among the rest of each other class, summed over these and divided by the rows of the rest.
-    against_most : float array of shape (rows,)
-        The term of the class that most rows are of, which ``others`` then leaves out.
-    most : int or None
-        That class, if there is one with more than half of the rows.
+    areas : dict of int to float
+        By class, of those whose AUC is defined.
     influence : float array of shape (rows,)
         By how much a share of weight moved to each row changes the mean, scaled so that its mean square over the rows is
         DeLong's variance (of two classes).
     """
 
-    classes: tuple[int, ...]
-    areas: Floats
-    own: Floats
-    others: Floats
-    against_most: Floats
-    most: int | None
+    areas: dict[int, float]
     influence: Floats
+
+    @property
+    def mean(self) -> float:
+        """The metric: the mean of the classes' areas."""
+        return float(np.mean(list(self.areas.values())))
 
 
 def areas(rows: Classified) -> Areas:
@@ -124,22 +85,78 @@ def _areas(rows: Classified) -> Areas:
     assert probabilities is not None
     ranked, total = ranked_classes(truth, len(rows.labels)), len(truth)
     counts = np.bincount(truth, minlength=len(rows.labels))
-    most = next((c for c in ranked if 2 * counts[c] > total), None)
-    own, others, against_most, influence = (np.zeros(total) for _ in range(4))
-    found = []
+    influence = np.zeros(total)
+    found: dict[int, float] = {}
     mapper = THREADS if total * len(ranked) > _WORTH_THREADS else IN_ORDER
     parts = mapper.map(lambda c: placements(np.ascontiguousarray(probabilities[:, c]), truth == c), ranked)
     for c, placed in zip(ranked, parts, strict=True):
         positive = truth == c
-        found.append(float(placed[positive].mean()))
-        won = placed - found[-1]
-        own[positive] = won[positive]
-        rest = total - counts[c]
-        for side, count in ((positive, counts[c]), (~positive, rest)):
+        found[c] = float(placed[positive].mean())
+        won = placed - found[c]
+        for side, count in ((positive, counts[c]), (~positive, total - counts[c])):
             unbiased = np.sqrt(count / max(count - 1, 1) * (total - 1) / total)
             influence[side] += won[side] * (total / count * unbiased / len(ranked))
-        if c == most:
-            against_most = np.where(positive, 0.0, won)
-        else:
-            others += np.where(positive, 0.0, won / rest)
-    return Areas(tuple(ranked), np.array(found), own, others, against_most, most, influence)
+    return Areas(found, influence)
+
+
+def freedom(slopes: Floats, truth: Classes) -> float:
+    """Degrees of freedom of the variance that :func:`areas` gives: what a rare class adds to it is known from few rows.
+
+    References
+    ----------
+    E. Brunner, U. Munzel, "The nonparametric Behrens-Fisher problem: asymptotic theory and a small-sample approximation",
+    Biometrical Journal 42(1), 2000 (Satterthwaite's approximation, of placements).
+    """
+    counts = np.bincount(truth)
+    parts = np.bincount(truth, weights=slopes**2)
+    shares = (parts**2 / np.maximum(counts - 1, 1)).sum()
+    return float(parts.sum() ** 2 / shares) if shares > 0 else float(max(counts[counts > 0].min() - 1, 1))
+
+
+def worth(rows: Classified) -> float:
+    """How many rows the mean area is as uncertain as, if a row's placement is all or nothing: of two classes, one row less
+    than the smaller one has, or more.
+    """
+    counts = np.bincount(rows.truth, minlength=len(rows.labels))
+    found = areas(rows).areas
+    rest = len(rows) - counts
+    return float(len(found) ** 2 / sum(1 / counts[c] + 1 / rest[c] for c in found))
+
+
+def area_interval(rows: Classified, over: Spread, confidence: float) -> tuple[float, float] | None:
+    """The interval of the mean area: a t interval of its logit, by DeLong's variance.
+
+    Parameters
+    ----------
+    rows : Classified
+    over : Spread
+        Of the influence, over rows or groups of them.
+    confidence : float
+
+    Notes
+    -----
+    What the data never showed must not be taken for impossible: a quarter of a row (or group) that is placed last, and one that
+    is placed first, are added; less where placements vary less than all-or-nothing ones would, for then a row tells more. Where
+    no row is out of place, the interval is that of a flawless share.
+
+    References
+    ----------
+    G. Qin, L. Hotilovac, "Comparison of non-parametric confidence intervals for the area under the ROC curve of a
+    continuous-scale diagnostic test", Statistical Methods in Medical Research 17(2), 2008 (the logit).
+    """
+    value = areas(rows).mean
+    units = worth(rows) * over.units / len(rows)
+    if over.units < _FEWEST or units < 1:
+        return None
+    if over.deviation == 0 or not 0 < value < 1:
+        found = proportion_interval(int(units), int(units), confidence)
+        return found if value > 0 else (1 - found[1], 1 - found[0])
+    degrees = float(over.freedom) if rows.groups is not None else freedom(areas(rows).influence, rows.truth)
+    mass = _PSEUDO * min(1.0, over.error**2 * units / (value * (1 - value)))
+    total = units + 2 * mass
+    moved = (units * value + mass) / total
+    squares = (units * over.error) ** 2 + mass * ((1 - moved) ** 2 + moved**2)
+    low, high = logit_interval(moved, math.sqrt(squares) / total, degrees, confidence)
+    # The pseudo-rows pull the interval away from the near end of the range: there it is that without them.
+    plain = logit_interval(value, over.error, degrees, confidence)
+    return (low, max(high, plain[1])) if value > 0.5 else (min(low, plain[0]), high)

@@ -120,7 +120,7 @@ class Sums:
     ends : callable or None
         From the blocks' means, the blocks of a flawless and of a wholly wrong unit; ``None`` without bounds.
     share : bool
-        The metric is the share of units whose (only) first block is 1: then its interval is exact.
+        The metric is the share of units whose (only) first block is 1: then its interval is that of a proportion.
     """
 
     blocks: tuple[str, ...]

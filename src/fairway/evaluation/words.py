@@ -168,8 +168,8 @@ def error_rates(verdict: Verdict) -> str:
     if not verdict.findings:
         return "the gate sets no limit, so there is nothing to judge"
     return (
-        f"a wrong pass happens in at most {percent(verdict.false_pass)} of such evaluations, "
-        f"a wrong failure in at most {percent(verdict.false_fail)}"
+        f"a wrong pass happens in at most about {percent(verdict.false_pass)} of such evaluations, "
+        f"a wrong failure in at most about {percent(verdict.false_fail)}"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fairway.bundle.format import Bundle, write_bundle
-from fairway.core.errors import InvalidConfig
+from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.manifest import EVIDENCE
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
@@ -35,9 +35,9 @@ def calibrate(project: Project, bundle: Bundle, data: Path | str, progress: Prog
     InvalidConfig
         If the model cannot be scaled, or ``data`` is the test set.
     InvalidData
-        If the rows do not fit the model.
+        If the rows do not fit the model, or too few of them are wrong, or right, to fit anything.
     """
-    from fairway.evaluation.analyses.calibration import try_scaling
+    from fairway.evaluation.analyses.calibration import try_scaling, unscalable
     from fairway.evaluation.groups import group_numbers
     from fairway.evaluation.predictions import Classified
     from fairway.evaluation.scaling import fit_temperature
@@ -47,7 +47,7 @@ def calibrate(project: Project, bundle: Bundle, data: Path | str, progress: Prog
     from fairway.sources.tables import load_table
 
     _check(bundle)
-    table = load_table(Path(data).expanduser(), origin=Path(data).name)
+    table = load_table(Path(data).expanduser(), origin=Path(data).name, settings=project.data)
     if table.digest == project.table("test").digest:
         raise InvalidConfig(
             f"{data} is the test set: what is fitted on it cannot be tested on it; keep other rows apart"
@@ -60,6 +60,8 @@ def calibrate(project: Project, bundle: Bundle, data: Path | str, progress: Prog
     assert isinstance(rows, Classified)
     if settings.group:
         rows = replace(rows, groups=group_numbers(table, settings.group))
+    if reason := unscalable(rows):
+        raise InvalidData(f"{data}: {reason[0].lower()}{reason[1:]}")
     tried = try_scaling(rows, settings, ("temperature",))
     assert rows.probabilities is not None
     temperature = fit_temperature(rows.probabilities, rows.truth)

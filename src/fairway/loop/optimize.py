@@ -10,6 +10,7 @@ from fairway.loop.evaluate import check_data, measure, needs_saturation
 from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
+from fairway.loop.warm import champion_recipe, earlier_journals
 
 if TYPE_CHECKING:
     from fairway.optimization.report import Optimization
@@ -49,6 +50,8 @@ def optimize(
         gate=gate,
         slices=project.settings.slices,
         workdir=project.work() / "candidates",
+        earlier=earlier_journals(project),
+        known=champion_recipe(project, bundle.manifest.name),
         measure=lambda candidate: measure(candidate, gate, REQUESTS, saturate=saturate),
         settings=project.settings.optimize,
         evaluation=project.settings.evaluate,

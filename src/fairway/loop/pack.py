@@ -61,14 +61,14 @@ def pack(
     if sign is not None and not sign.is_file():
         raise InvalidConfig(f"there is no key {sign}; name a private EC key in PEM")
     if out is not None:
-        _check_target(Path(out), replace=replace)
+        check_target(Path(out), replace=replace)
     bundle = find_bundle(project, model, progress)
     if calibrate is not None:
         from fairway.loop.calibrate import calibrate as calibrated
 
         bundle = calibrated(project, bundle, calibrate, progress)
     target = Path(out) if out else Path(f"{bundle.manifest.name}.fairway")
-    _check_target(target, replace=replace)
+    check_target(target, replace=replace)
     report = evaluate(bundle, project=project, progress=progress)
     archive = target.name.endswith(".tar")
     aside = project.state / "work" / f"packed-{bundle.digest[7:19]}"  # what is to be signed is not there before it is
@@ -82,12 +82,12 @@ def pack(
 
         write_archive(packed, target)
     elif sign is not None:
-        with _giving_way(target):
+        with giving_way(target):
             return copy_bundle(target, packed.manifest, lambda name: packed.file(name).open("rb"), packed.signature())
     return packed
 
 
-def _check_target(target: Path, *, replace: bool) -> None:
+def check_target(target: Path, *, replace: bool) -> None:
     """Before the work, not after it: what is there gives way only if that was asked for, and if it is a bundle."""
     place = target.absolute()
     if place.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".zip")):
@@ -103,7 +103,7 @@ def _check_target(target: Path, *, replace: bool) -> None:
 
 
 @contextmanager
-def _giving_way(target: Path) -> Iterator[None]:
+def giving_way(target: Path) -> Iterator[None]:
     """Within the block ``target`` is free; what was there is gone afterwards, or back if the block fails."""
     aside = target.with_name(f".{target.name}.old")
     if target.exists():
@@ -138,7 +138,7 @@ def write_packed(project: Project, bundle: Bundle, report: Report, target: Path,
     digests = {**lineage.data_digests, "test": report.data, "reference": reference.digest}
     manifest = msgspec.structs.replace(bundle.manifest, lineage=msgspec.structs.replace(lineage, data_digests=digests))
     files |= card_files(manifest, report)
-    with _giving_way(target):
+    with giving_way(target):
         return write_bundle(target, manifest, files)
 
 

@@ -81,7 +81,7 @@ class Project:
         return self.settings.data
 
     def table(self, name: str) -> Table:
-        """Load the data file that ``[data]`` calls ``name`` (``test`` or ``reference``)."""
+        """Load the data file that ``[data]`` calls ``name`` (``test``, ``reference`` or ``train``)."""
         from fairway.sources.tables import load_table
 
         given = getattr(self.data, name)
@@ -117,7 +117,7 @@ class Project:
 
         settings = self.settings
         code = _modules(self.root) if REFERENCE.fullmatch(self.model.source) else []
-        data = [name for name in (self.data.test, self.data.reference) if name]
+        data = [name for name in (self.data.test, self.data.reference, self.data.train) if name]
         tables = [
             "model",
             "data",

@@ -44,10 +44,10 @@ def measure_cost(model: Model, sample: Sample, *, clock: Callable[[], float] = t
     kept_apart = any(r.name in known and not known[r.name].independent_rows for r in model.manifest.recipe)
     only = sample.batch or (None if model.manifest.engine.batching or kept_apart else sample.rows)
     sizes = (only,) if only else tuple(n for n in SIZES if n <= model.manifest.engine.max_batch) or (1,)
-    return fit_cost({size: _time(model, _rows(sample, size), clock) for size in sizes})
+    return fit_cost({size: _time(model, sample_rows(sample, size), clock) for size in sizes})
 
 
-def _rows(sample: Sample, size: int) -> Tensors:
+def sample_rows(sample: Sample, size: int) -> Tensors:
     """The first ``size`` rows, repeated if there are fewer."""
     index = np.arange(size) % sample.rows
     return {name: np.ascontiguousarray(array[index]) for name, array in sample.feed.items()}

@@ -1,7 +1,8 @@
-"""The search: make every candidate, evaluate it, measure all of them in turn, choose one under the gate."""
+"""The search for a cheaper form: try forms, measure the best in turn, choose one, and judge it on rows it was not chosen on."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,22 +11,29 @@ from typing import Any
 import msgspec
 
 from fairway.bundle.format import Bundle, write_bundle
-from fairway.core.gate import Gate, Outcome, check_gate
-from fairway.core.manifest import Cost
-from fairway.core.metrics import Measurement
+from fairway.core.gate import Gate, check_gate
+from fairway.core.manifest import Cost, PassRecord
+from fairway.evaluation.environment import describe_environment
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
-from fairway.optimization.build import build_candidate, recipe_key
-from fairway.optimization.choice import Choice, Contestant, choose
 from fairway.optimization.cost import measure_cost
+from fairway.optimization.explore import Explorer
 from fairway.optimization.files import exclusive, write_atomic
-from fairway.optimization.passes.base import NothingToDo, Sample
-from fairway.optimization.recipes import Recipe, recipes
-from fairway.optimization.report import ORIGINAL, Candidate, Findings, Optimization, Status, quality_metric
+from fairway.optimization.final import Final
+from fairway.optimization.forms import Forms
+from fairway.optimization.honest import KEPT, appoint
+from fairway.optimization.passes.base import Sample
+from fairway.optimization.report import ORIGINAL, Findings, Optimization, quality_metric
+from fairway.optimization.rows import rungs
 from fairway.optimization.sampling import draw_sample
-from fairway.optimization.scoring import Examiner, Measure, Rounds, measure_rounds, score, verdict
+from fairway.optimization.scoring import Examiner, Measure, on_quality, verdict
+from fairway.optimization.search.journal import Began, Journal, Plan
 from fairway.optimization.settings import OptimizationSettings
+from fairway.optimization.warm import starts
 from fairway.sources.tables import Table
+
+_REVISION = 1
+"""Raised when a journal of before cannot be gone on with."""
 
 
 def optimize(
@@ -40,15 +48,19 @@ def optimize(
     slices: Sequence[SliceSettings] = (),
     settings: OptimizationSettings | None = None,
     evaluation: EvaluationSettings | None = None,
+    earlier: Sequence[Path] = (),
+    known: Sequence[Sequence[PassRecord]] = (),
     root: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Optimization:
     """Find a cheaper form of ``bundle`` that keeps the gate.
 
-    Candidates are made by graph optimization and int8 quantization, evaluated on ``table`` with paired differences to
-    the original, and measured in interleaved rounds. The best that passes is chosen; the original is kept where none
-    is better beyond the noise. Candidates and scores stay in ``workdir``, so a run that was cut off goes on where it was.
+    Forms are tried in the order of :func:`~fairway.optimization.search.decide.decide`: each is made, timed shortly, and
+    examined on growing parts of ``table`` with paired differences to the original. The fastest are measured in interleaved
+    rounds, the best that passes is chosen and judged again on rows held out of the search; the original is kept where none
+    is better beyond the noise. All that is done is written to a journal in ``workdir``, so a run that was cut off goes on
+    where it was.
 
     Parameters
     ----------
@@ -64,9 +76,13 @@ def optimize(
     workdir : Path
         Belongs to the search; made if absent.
     measure : callable
-        Takes a bundle, gives its performance at the gate's loads. Called ``repeats`` times per candidate.
+        Takes a bundle, gives its performance at the gate's loads. Called ``repeats`` times per finalist.
     slices, settings, evaluation
         See :class:`SliceSettings`, :class:`OptimizationSettings`, :class:`EvaluationSettings`.
+    earlier : sequence of Path
+        Journals of earlier searches; the best form of each is tried first.
+    known : sequence of recipes
+        Of earlier bundles of the family, such as the champion's; these are tried first, too.
     root : Path, optional
         Where metrics of the user's own are imported from; by default the working directory.
     progress : callable, optional
@@ -93,14 +109,6 @@ def optimize(
     """
     check_gate(gate)
     with exclusive(workdir):
-        search = _Search(
-            bundle,
-            gate=gate,
-            workdir=workdir,
-            settings=settings or OptimizationSettings(),
-            progress=progress or _silent,
-            clock=clock,
-        )
         examiner = Examiner(
             bundle,
             table,
@@ -112,41 +120,110 @@ def optimize(
             root=root,
             progress=progress,
         )
-        return search.run(examiner, reference, measure, table.rows)
+        search = _Search(
+            bundle,
+            table=table,
+            examiner=examiner,
+            gate=gate,
+            workdir=workdir,
+            settings=settings or OptimizationSettings(),
+            progress=progress or _silent,
+            clock=clock,
+        )
+        identity = (bundle.digest, table.digest, label, gate, slices, evaluation)
+        return search.run(reference, measure, identity, (earlier, known))
 
 
 class _Search:
-    """One run: what it has found so far."""
+    """One run."""
 
     def __init__(
         self,
         bundle: Bundle,
         *,
+        table: Table,
+        examiner: Examiner,
         gate: Gate,
         workdir: Path,
         settings: OptimizationSettings,
         progress: Callable[[str, int, int], None],
         clock: Callable[[], float],
     ) -> None:
-        self.original, self.gate, self.workdir, self.settings = bundle, gate, workdir, settings
+        self.original, self.table, self.examiner, self.gate = bundle, table, examiner, gate
+        self.workdir, self.settings = workdir, settings
         self.progress, self.clock, self.started = progress, clock, clock()
-        self.bundles: dict[str, Bundle] = {ORIGINAL: bundle}
-        self.qualities: dict[str, tuple[Measurement, ...]] = {}
-        self.candidates: dict[str, Candidate] = {}
 
-    def run(self, examiner: Examiner, reference: Table, measure: Measure, rows: int) -> Optimization:
+    def run(
+        self,
+        reference: Table,
+        measure: Measure,
+        identity: tuple[Any, ...],
+        warm: tuple[Sequence[Path], Sequence[Sequence[PassRecord]]],
+    ) -> Optimization:
         sample, described = self._sample(reference)
-        self.qualities[ORIGINAL] = examiner.quality(self.original)
-        self.candidates[ORIGINAL] = _measured(ORIGINAL, "as given", self.original)
-        tried = recipes(self.settings, described)
-        for number, recipe in enumerate(tried):
-            self.progress(f"candidate {recipe.name}", number, len(tried))
-            self.candidates[recipe.name] = self._try(recipe, examiner, sample)
-        rounds, finished = self._measure(measure)
-        choice = self._choose(rounds)
-        self._settle(choice)
-        chosen = self._tuned(self.bundles[choice.name], sample)
-        return Optimization(chosen, self._findings(choice, finished, rows, sample.rows))
+        forms = Forms(self.settings, described)
+        judges = appoint(self.examiner, self.original, self.table, self.gate, self.settings)
+        parts = rungs(judges.search, self.settings.seed)
+        journal = self._journal((*identity, described))
+        if not journal.events:
+            journal.append(Began(self._plan(forms, len(parts), warm)))
+        explorer = Explorer(
+            self.original,
+            forms=forms,
+            journal=journal,
+            examiner=self.examiner,
+            rungs=parts,
+            sample=sample,
+            gate=self.gate,
+            objective=self.settings.objective,
+            workdir=self.workdir,
+            progress=self.progress,
+        )
+        ended = explorer.run(self._time_left, self.settings.time_budget)
+        final = Final(explorer, judges, self.gate, self.settings, ended)
+        rounds = final.measure(measure, journal, self._time_left, self.progress)
+        choice = final.choose()
+        chosen = self._tuned(final.bundles[choice.name], sample)
+        quality = quality_metric(self.gate, final.qualities[ORIGINAL])
+        kept = choice.name == ORIGINAL
+        found = Findings(
+            model=self.original.manifest.name,
+            source=self.original.digest,
+            chosen=choice.name,
+            reason=choice.reason,
+            objective=self.settings.objective,
+            quality=quality,
+            rounds=rounds,
+            rows=self.table.rows,
+            calibration_rows=sample.rows,
+            elapsed_s=round(self.clock() - self.started, 3),
+            time_budget_s=self.settings.time_budget_s,
+            candidates=final.on_front((quality, self.settings.objective)),
+            held_out_rows=judges.held_out.rows if judges.held_out is not None else 0,
+            rungs=len(parts),
+            judged=KEPT if kept else judges.said,
+            ended=ended,
+        )
+        return Optimization(chosen, found)
+
+    def _journal(self, identity: tuple[Any, ...]) -> Journal:
+        """That of this search: another model, data, gate, settings or machine has another; more time has the same."""
+        settings = msgspec.structs.replace(self.settings, time_budget="0s")
+        parts = (_REVISION, *identity, settings, describe_environment())
+        key = hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+        return Journal(self.workdir / f"journal-{key[:16]}.jsonl")
+
+    def _plan(self, forms: Forms, parts: int, warm: tuple[Sequence[Path], Sequence[Sequence[PassRecord]]]) -> Plan:
+        settings, limits = self.settings, on_quality(self.gate)
+        return Plan(
+            starts=starts(forms, settings, *warm),
+            rungs=parts,
+            trials=settings.trials,
+            patience=settings.patience,
+            min_gain=settings.min_gain,
+            original_keeps=not limits or verdict(limits, self.examiner.quality(self.original)).passed,
+            seed=settings.seed,
+        )
 
     def _sample(self, reference: Table) -> tuple[Sample, dict[str, Any]]:
         """Reference rows as the graph gets them, and what says which they are."""
@@ -156,69 +233,6 @@ class _Search:
 
     def _time_left(self) -> float:
         return self.settings.time_budget_s - (self.clock() - self.started)
-
-    def _try(self, recipe: Recipe, examiner: Examiner, sample: Sample) -> Candidate:
-        """Make one candidate and score its quality, or say why not."""
-        nothing = Candidate(recipe.name, recipe.summary, Status.NOT_TRIED)
-        if self._time_left() <= 0:
-            return _with(nothing, reason=f"the time budget of {self.settings.time_budget} was spent")
-        key = recipe_key(self.original, recipe)
-        try:
-            made = build_candidate(self.original, recipe, sample, self.workdir / f"{recipe.name}-{key[:12]}")
-        except NothingToDo as why:
-            return _with(nothing, status=Status.NOTHING_TO_DO, reason=str(why))
-        except Exception as error:  # noqa: BLE001 (the libraries raise anything; the other candidates go on)
-            return _with(nothing, status=Status.FAILED, reason=_one_line(error))
-        graphs = {name: _graph(bundle) for name, bundle in self.bundles.items()}
-        if twin := next((name for name, graph in graphs.items() if graph == _graph(made)), None):
-            return _with(nothing, status=Status.NOTHING_TO_DO, reason=f"the same graph as {twin}")
-        candidate = _measured(recipe.name, recipe.summary, made, self.original)
-        quality = examiner.quality(made)
-        broken = [f.reason for f in verdict(self.gate, quality).findings if f.outcome is Outcome.FAILED]
-        if broken:
-            said = verdict(self.gate, quality)
-            return _with(candidate, status=Status.REFUSED, reason="; ".join(broken), measurements=quality, verdict=said)
-        self.bundles[recipe.name], self.qualities[recipe.name] = made, quality
-        return candidate
-
-    def _measure(self, measure: Measure) -> tuple[dict[str, Rounds], int]:
-        """Measure all that quality did not refuse, and judge them on everything."""
-        rounds, dropped, finished = measure_rounds(
-            self.bundles,
-            measure,
-            repeats=self.settings.repeats,
-            seed=self.settings.seed,
-            time_left=self._time_left,
-            progress=self.progress,
-        )
-        for name, reason in dropped.items():
-            del self.bundles[name]
-            self.candidates[name] = _with(self.candidates[name], status=Status.FAILED, reason=reason)
-        for name in self.bundles:
-            found = score(name, self.qualities[name], rounds[name], rounds[ORIGINAL])
-            said = verdict(self.gate, found)
-            status = Status.PASSED if said.passed else Status.REFUSED
-            reason = "" if said.passed else f"{said.outcome.value}: {'; '.join(said.reasons)}"
-            self.candidates[name] = _with(
-                self.candidates[name], measurements=found, verdict=said, status=status, reason=reason
-            )
-        return rounds, finished
-
-    def _choose(self, rounds: dict[str, Rounds]) -> Choice:
-        def contestant(name: str) -> Contestant:
-            said = self.candidates[name].verdict
-            objective = next((tuple(r) for key, r in rounds[name].items() if key[0] == self.settings.objective), ())
-            return Contestant(name, said is not None and said.passed, objective, self.bundles[name].size_bytes)
-
-        original, *others = (contestant(name) for name in self.bundles)
-        if not original.rounds:
-            return Choice(ORIGINAL, f"{self.settings.objective} was not measured, so nothing can be compared by it")
-        return choose(original, [c for c in others if len(c.rounds) == len(original.rounds)], self.settings)
-
-    def _settle(self, choice: Choice) -> None:
-        for name, reason in choice.others.items():
-            self.candidates[name] = _with(self.candidates[name], reason=reason)
-        self.candidates[choice.name] = _with(self.candidates[choice.name], status=Status.CHOSEN, reason=choice.reason)
 
     def _tuned(self, bundle: Bundle, sample: Sample) -> Bundle:
         """The bundle with its measured cost. It is measured once per ``workdir``, so that a rerun has the same digest."""
@@ -236,44 +250,6 @@ class _Search:
         name = f"chosen-{manifest.digest.removeprefix('sha256:')[:12]}"
         return write_bundle(self.workdir / name, manifest, {file: bundle.path / file for file in before.files})
 
-    def _findings(self, choice: Choice, finished: int, rows: int, calibrated: int) -> Findings:
-        return Findings(
-            model=self.original.manifest.name,
-            source=self.original.digest,
-            chosen=choice.name,
-            reason=choice.reason,
-            objective=self.settings.objective,
-            quality=quality_metric(self.gate, self.qualities[ORIGINAL]),
-            rounds=finished,
-            rows=rows,
-            calibration_rows=calibrated,
-            elapsed_s=round(self.clock() - self.started, 3),
-            time_budget_s=self.settings.time_budget_s,
-            candidates=tuple(self.candidates.values()),
-        )
-
 
 def _silent(_text: str, _done: int, _total: int) -> None:
     """Nobody watches."""
-
-
-def _measured(name: str, summary: str, bundle: Bundle, original: Bundle | None = None) -> Candidate:
-    recipe = bundle.manifest.recipe[len(original.manifest.recipe) :] if original else ()
-    where = {"bundle": str(bundle.path), "digest": bundle.digest, "size_bytes": bundle.size_bytes}
-    return Candidate(name, summary, Status.REFUSED, recipe=recipe, **where)  # type: ignore[arg-type]
-
-
-def _with(candidate: Candidate, **changes: Any) -> Candidate:
-    return msgspec.structs.replace(candidate, **changes)
-
-
-def _graph(bundle: Bundle) -> tuple[Any, ...]:
-    """What the graph is and runs on: its own file, and all others but those that are not part of it; the engine."""
-    entries, engine = bundle.manifest.files, bundle.manifest.engine
-    files = sorted((name, entry.sha256) for name, entry in entries.items() if not name.endswith(".json"))
-    return (*files, engine.name, tuple(sorted(engine.options.items())))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"

@@ -40,6 +40,7 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
     fused = (Stage("simplify"), Stage("attention"), Stage("narrow"))
     fewer = (Stage("simplify"), Stage("attention"), _stage("tokens", sample), Stage("narrow"))
     smooth = _stage("smooth", sample)
+    pruned = (Stage("simplify"), Stage("attention"), _stage("prune", sample), Stage("narrow"))
     known = {
         "fp16-weights": (Stage("fp16-weights"),),
         "fused": (*fused, Stage("graph", {"level": settings.level})),
@@ -51,6 +52,8 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
         "openvino-int8": (_stage("int8-nncf", sample), Stage("openvino-int8")),
         "fewer-tokens": (*fewer, Stage("graph", {"level": settings.level})),
         "fewer-tokens-int8": (*fewer, Stage("int8-dynamic", weights)),
+        "pruned": (*pruned, Stage("graph", {"level": settings.level})),
+        "pruned-int8": (*pruned, Stage("int8-static", minmax)),
         "int4-weights": (_stage("int4-weights"),),
         "graph": (lowered, Stage("graph", {"level": settings.level})),
         "int8-dynamic": (*standard, Stage("int8-dynamic", weights)),

@@ -23,6 +23,7 @@ class Status(StrEnum):
     REFUSED = "refused"
     NOTHING_TO_DO = "nothing to do"
     FAILED = "could not be made"
+    OUTPACED = "outpaced"  # by another that keeps the gate, or by the finalists
     NOT_TRIED = "not tried"
 
 
@@ -41,8 +42,18 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
     recipe : tuple of PassRecord
         The passes that made its graph from the original's.
     measurements : tuple of Measurement
-        Quality and performance; those with ``versus`` are paired differences to the original.
+        Quality on the rows searched on, and performance; those with ``versus`` are paired differences to the original.
     verdict : Verdict or None
+    origin : str
+        What proposed it: ``informed`` by the settings, an ``earlier`` search, ``neighbour``, ``model`` or ``tpe``.
+    rungs : int
+        On how many parts of the rows, each larger than the one before, its quality was examined.
+    ratio : float or None
+        The objective at first sight, as a multiple of the original's: below 1 is better.
+    held_out : tuple of Measurement
+        The same qualities on rows that the search did not look at; of the chosen form and others that were so judged.
+    front : bool
+        Whether no other that was measured is as good in all of quality, objective, size, memory, load time and energy.
     """
 
     name: str
@@ -55,6 +66,11 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
     recipe: tuple[PassRecord, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     verdict: Verdict | None = None
+    origin: str = ""
+    rungs: int = 0
+    ratio: float | None = None
+    held_out: tuple[Measurement, ...] = ()
+    front: bool = False
 
     def measurement(self, name: str, versus: str = "") -> Measurement | None:
         """The measurement of metric ``name`` over all rows, or its paired difference to ``versus``."""
@@ -76,6 +92,14 @@ class Findings(msgspec.Struct, frozen=True):
     rows, calibration_rows : int
         That quality was measured on, and that calibrated.
     elapsed_s, time_budget_s : float
+    held_out_rows : int
+        Of ``rows``, those that the search did not look at.
+    rungs : int
+        Parts of the other rows, the last being all of them.
+    judged : str
+        Which rows the verdict rests on, and why.
+    ended : str
+        Why no further form was tried.
     """
 
     model: str
@@ -90,6 +114,10 @@ class Findings(msgspec.Struct, frozen=True):
     elapsed_s: float
     time_budget_s: float
     candidates: tuple[Candidate, ...]
+    held_out_rows: int = 0
+    rungs: int = 1
+    judged: str = ""
+    ended: str = ""
 
 
 class Optimization:

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,13 +15,15 @@ import msgspec
 from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError
 from fairway.core.gate import Gate, Verdict, judge
-from fairway.core.metrics import Measurement
+from fairway.core.metrics import Measurement, described
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
 from fairway.optimization.files import write_atomic
 from fairway.optimization.report import ORIGINAL
 from fairway.optimization.rounds import combine, compare
+from fairway.optimization.rows import corrected
+from fairway.optimization.search.journal import Round
 from fairway.sources.tables import Table
 
 Measure: TypeAlias = Callable[[Bundle], Sequence[Measurement]]
@@ -58,40 +61,52 @@ class Examiner:
         self._root = root
         self._slices, self._settings, self._directory, self._progress = tuple(slices), settings, directory, progress
 
-    def quality(self, bundle: Bundle) -> tuple[Measurement, ...]:
-        """Measurements on the test rows; for all but the original, also paired differences to the original."""
-        path = self._directory / f"quality-{self._key(bundle)[:24]}.json"
+    def quality(
+        self, bundle: Bundle, table: Table | None = None, *, looks: int = 1, paired: bool = False
+    ) -> tuple[Measurement, ...]:
+        """Measurements on the test rows; for all but the original, also paired differences to the original.
+
+        Parameters
+        ----------
+        bundle : Bundle
+        table : Table, optional
+            Other rows than those given.
+        looks : int
+            How many bundles these rows choose between: the intervals are wide enough for all of them to be right.
+        paired : bool
+            Give the original's differences to itself, too: what a form that is as good shows on these rows.
+        """
+        table, settings = table or self._table, corrected(self._settings, looks)
+        alone = bundle.digest == self._original.digest and not paired
+        path = self._directory / f"quality-{self._key(bundle, table, settings, alone)[:24]}.json"
         if path.is_file():
             return msgspec.json.decode(path.read_bytes(), type=tuple[Measurement, ...])
-        measured = self._evaluate(bundle)
+        measured = self._evaluate(bundle, table, settings, alone)
         write_atomic(path, msgspec.json.encode(measured))
         return measured
 
-    def _evaluate(self, bundle: Bundle) -> tuple[Measurement, ...]:
-        def run(model: Model, champion: Model | None) -> tuple[Measurement, ...]:
+    def _evaluate(
+        self, bundle: Bundle, table: Table, settings: EvaluationSettings, alone: bool
+    ) -> tuple[Measurement, ...]:
+        with ExitStack() as stack:
+            model = stack.enter_context(Model(bundle))
             report = evaluate(
                 model,
-                self._table,
+                table,
                 label=self._label,
                 gate=self._gate,
                 slices=self._slices,
-                champion=champion,
+                champion=None if alone else stack.enter_context(Model(self._original)),
                 champion_name=ORIGINAL,
-                settings=self._settings,
+                settings=settings,
                 root=self._root,
                 progress=self._progress,
             )
-            return tuple(report.measurements)
+        return tuple(report.measurements)
 
-        with Model(bundle) as model:
-            if bundle.digest == self._original.digest:
-                return run(model, None)
-            with Model(self._original) as champion:
-                return run(model, champion)
-
-    def _key(self, bundle: Bundle) -> str:
-        parts = (bundle.digest, self._original.digest, self._table.digest, self._label, self._gate)
-        content = msgspec.json.encode((*parts, self._slices, self._settings), order="sorted")
+    def _key(self, bundle: Bundle, table: Table, settings: EvaluationSettings, alone: bool) -> str:
+        parts = (bundle.digest, self._original.digest, table.digest, self._label, self._gate)
+        content = msgspec.json.encode((*parts, self._slices, settings, alone), order="sorted")
         return hashlib.sha256(content).hexdigest()
 
 
@@ -103,6 +118,8 @@ def measure_rounds(
     seed: int,
     time_left: Callable[[], float],
     progress: Callable[[str, int, int], None],
+    known: Sequence[Round] = (),
+    record: Callable[[Round], None] = lambda _: None,
 ) -> tuple[dict[str, Rounds], dict[str, str], int]:
     """Measure every bundle once per round, each round in a new order, so that all meet the same conditions.
 
@@ -112,6 +129,10 @@ def measure_rounds(
     ----------
     time_left : callable
         Seconds of the budget that are left.
+    known : sequence of Round
+        Rounds of the same bundles that were finished earlier; they count, and are not made again.
+    record : callable
+        Told of each round as it is finished.
 
     Returns
     -------
@@ -126,25 +147,34 @@ def measure_rounds(
     order = random.Random(seed)  # noqa: S311 (an order of measurements, not a secret)
     rounds: dict[str, Rounds] = {name: defaultdict(list) for name in bundles}
     dropped: dict[str, str] = {}
-    finished, longest = 0, 0.0
+    longest, finished = 0.0, list(known)
     for number in range(repeats):
+        names = [name for name in bundles if name not in dropped]
+        shuffled = order.sample(names, len(names))
+        if number < len(known):
+            dropped |= known[number].dropped
+            continue
         before = time_left()
         if number and before < longest:
             break
-        names = [name for name in bundles if name not in dropped]
-        for name in order.sample(names, len(names)):
+        found, lost = dict[str, tuple[Measurement, ...]](), dict[str, str]()
+        for name in shuffled:
             progress("measure", number * len(bundles) + list(bundles).index(name), repeats * len(bundles))
             try:
-                found = measure(bundles[name])
+                found[name] = tuple(measure(bundles[name]))
             except FairwayError as error:
                 if name == ORIGINAL:
                     raise
-                dropped[name] = str(error)
-                continue
-            for measurement in found:
+                lost[name] = str(error)
+        dropped |= lost
+        finished.append(Round(tuple(bundles), found, lost))
+        record(finished[-1])
+        longest = max(longest, before - time_left())
+    for each in finished:
+        for name, measurements in each.measurements.items():
+            for measurement in measurements:
                 rounds[name][measurement.metric, measurement.at_rps].append(measurement)
-        finished, longest = finished + 1, max(longest, before - time_left())
-    return rounds, dropped, finished
+    return rounds, dropped, len(finished)
 
 
 def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: Rounds) -> tuple[Measurement, ...]:
@@ -160,6 +190,11 @@ def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: R
 def verdict(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     """The gate's verdict, changes being those to the original."""
     return judge(gate, measurements)
+
+
+def on_quality(gate: Gate) -> Gate:
+    """The limits that the answers alone decide."""
+    return {name: limit for name, limit in gate.items() if described(name).tasks}
 
 
 def _zero(found: Measurement) -> Measurement:

@@ -15,7 +15,7 @@ CANDIDATES = ("graph", "int8-dynamic", "int8-static", "int8-percentile")
 
 MORE = (
     "fp16-weights", "fused", "openvino", "openvino-bf16", "fused-int8-dynamic", "fused-int8-smooth", "fused-int8-mixed",
-    "openvino-int8", "fewer-tokens", "fewer-tokens-int8", "int4-weights",
+    "openvino-int8", "fewer-tokens", "fewer-tokens-int8", "pruned", "pruned-int8", "int4-weights",
 )  # fmt: skip
 """What else can be tried: for transformers, for other engines, for size."""
 
@@ -32,11 +32,22 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it no candidate is started, and a round of
         measurements only if there is time for all of it; the first round is always made.
     candidates : tuple of str
-        Which to try, in this order. For transformers there are, too: ``fused`` (one operator for each attention, and only
+        Which to try first, in this order. For transformers there are, too: ``fused`` (one operator for each attention, and only
         the rows that the answer reads), ``fused-int8-dynamic``, ``fused-int8-smooth`` (static, outliers moved into weights),
         ``fused-int8-mixed`` (what harms most stays float), ``fewer-tokens`` and ``fewer-tokens-int8`` (tokens that are
-        attended least are left behind). For any graph: ``fp16-weights`` (half the size), ``int4-weights`` (for language
+        attended least are left behind). For these and for images: ``pruned`` and ``pruned-int8`` (filters, neurons and heads
+        that matter least are left out). For any graph: ``fp16-weights`` (half the size), ``int4-weights`` (for language
         models), ``openvino``, ``openvino-bf16`` and ``openvino-int8`` (which need ``fairway[openvino,nncf]``).
+    trials : int
+        How many other forms the search may try after these: other combinations of the same passes, with other parameters.
+        It ends earlier where no candidate is cheaper than the original. 0: only ``candidates`` are tried.
+    patience : int
+        After so many in a row that do not better the best by ``min_gain``, the search ends.
+    finalists : int
+        How many forms are measured in the final rounds, and may be chosen: the fastest at first sight.
+    held_out : float
+        Share of the test rows that the search does not look at, and that judge what it chose. Where they could not settle
+        the gate even for the original, or with 0, all rows do both, with intervals widened for the forms examined.
     objective : str
         The performance metric to improve. What it says is believed only beyond the noise.
     repeats : int
@@ -59,11 +70,15 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         Weights of 7 bits. With 8, CPUs without VNNI instructions saturate and answer differently from those with, so a
         quality measured here would not hold there.
     seed : int
-        Which reference rows calibrate, and the order within rounds.
+        Which reference rows calibrate, which test rows are held out, what is proposed, and the order within rounds.
     """
 
     time_budget: str = "5m"
     candidates: tuple[str, ...] = CANDIDATES
+    trials: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 48
+    patience: Annotated[int, msgspec.Meta(ge=1)] = 16
+    finalists: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
+    held_out: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.3
     objective: str = "latency_p50_ms"
     repeats: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
     min_gain: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.03

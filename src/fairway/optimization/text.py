@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Sequence
 
 from fairway.optimization.cells import percent_cell, row
-from fairway.optimization.report import Optimization, Status
+from fairway.optimization.report import ORIGINAL, Optimization, Status
 from fairway.optimization.steps import steps
 
 WIDTH = 100
+_NAME = 30
 
 
 def text(optimization: Optimization) -> str:
@@ -17,8 +18,8 @@ def text(optimization: Optimization) -> str:
     found, verdict = optimization.findings, optimization.verdict
     original = optimization.candidates[0]
     rows = [row(candidate, found, original) for candidate in optimization.candidates]
-    quality = [(r.name, str(r.quality), str(r.quality_change), r.status) for r in rows]
-    cost = [(r.name, str(r.cost), str(r.cost_change), r.memory_mb.value, r.size_mb.value) for r in rows]
+    quality = [(_short(r.name), str(r.quality), str(r.quality_change), r.status) for r in rows]
+    cost = [(_short(r.name), str(r.cost), str(r.cost_change), r.memory_mb.value, r.size_mb.value) for r in rows]
     others = [c for c in optimization.candidates if c.reason and c.status is not Status.CHOSEN]
     lines = [
         *wrap(f"{found.model}: {found.chosen} is chosen ({found.reason})"),
@@ -35,8 +36,27 @@ def text(optimization: Optimization) -> str:
             f"{found.rows:,} rows evaluated, {found.calibration_rows:,} for calibration, {found.rounds} interleaved rounds, "
             f"{found.elapsed_s:.0f} s of {found.time_budget_s:.0f} s"
         ),
+        *wrap(f"judged: {found.judged}"),
+        *_optimism(optimization),
+        *wrap(f"search: {found.ended}"),
     ]
     return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the numbers."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
+
+
+def _optimism(optimization: Optimization) -> list[str]:
+    """The change in quality on the rows that the search looked at, and on those that it did not."""
+    winner, quality = optimization.winner, optimization.findings.quality
+    searched = winner.measurement(quality, ORIGINAL)
+    held_out = next((m for m in winner.held_out if m.metric == quality and m.versus and not m.slice), None)
+    if optimization.kept_original or searched is None or held_out is None:
+        return []
+    shown = [f"{m.value:+.4f} [{m.low:+.4f}, {m.high:+.4f}]" for m in (searched, held_out)]
+    return wrap(f"change of {quality}: {shown[0]} on the rows searched, {shown[1]} on those held out")
 
 
 def _bought(optimization: Optimization) -> list[str]:
@@ -44,7 +64,12 @@ def _bought(optimization: Optimization) -> list[str]:
     measured = {c.name: c for c in optimization.candidates}
     name = optimization.findings.objective
     rows = [
-        (s.before, ", ".join(s.passes), s.after, str(percent_cell(s.cost, measured[s.before].measurement(name))))
+        (
+            _short(s.before),
+            ", ".join(s.passes),
+            _short(s.after),
+            str(percent_cell(s.cost, measured[s.before].measurement(name))),
+        )
         for s in steps(optimization.findings)
     ]
     return [*table(("from", "passes added", "to", name), rows), ""] if rows else []

@@ -11,10 +11,12 @@ import msgspec
 
 from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.core.messages import InferRequest, InferResponse
+from fairway.serving.cold import ColdModel
 from fairway.serving.joining import Answer
-from fairway.serving.models import ColdModel, Models, ServedVersion
+from fairway.serving.models import Models
 from fairway.serving.ondemand import OnDemand
 from fairway.serving.queues import Cancellable, Job
+from fairway.serving.served import ServedVersion
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.tracer import Trace, Tracer
 from fairway.serving.validation import check_outputs, select

@@ -17,7 +17,8 @@ from fairway.core.errors import InvalidBundle, InvalidRequest, NotEnabled
 from fairway.serving.control import Agreed, Change, Everywhere, alone
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.model_config import PLATFORMS, config_of, metadata_of
-from fairway.serving.models import Description, Models, State
+from fairway.serving.models import Models
+from fairway.serving.served import Description, State
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_statistics import joined
 from fairway.serving.statistics import statistics_of

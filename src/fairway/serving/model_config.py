@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fairway.core.tensors import Datatype, TensorSpec
-from fairway.serving.models import Description
 from fairway.serving.queues import level_of
+from fairway.serving.served import Description
 from fairway.serving.settings import ModelServeSettings, ServeSettings
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx"}

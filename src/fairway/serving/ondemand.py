@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, ModelNotReady, Overloaded
-from fairway.serving.models import ColdModel, Models, ServedVersion
+from fairway.serving.cold import ColdModel
+from fairway.serving.models import Models
+from fairway.serving.served import ServedVersion
 
 
 class Late:

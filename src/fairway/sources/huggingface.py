@@ -71,7 +71,7 @@ def convert_huggingface(source: Source, context: Context) -> Iterator[Candidate]
         If the architecture does not do the task, or cannot be loaded or exported.
     """
     folder = Path(source.model)
-    network, config = _load(folder, context.task)
+    network, config = load_network(folder, context.task)
     network.eval()
     known = inspect.signature(network.forward).parameters
     tokens = [
@@ -98,7 +98,8 @@ def convert_huggingface(source: Source, context: Context) -> Iterator[Candidate]
     yield _candidate(folder, config, wrapped, tokens, context)
 
 
-def _load(folder: Path, task: str) -> tuple[Any, Any]:
+def load_network(folder: Path, task: str) -> tuple[Any, Any]:
+    """The network that does ``task``, and its configuration. Raises :class:`InvalidSource`."""
     transformers = require("transformers", extra="huggingface")
     local = {"local_files_only": True, "trust_remote_code": False}
     safe = any(folder.glob("*.safetensors"))

@@ -84,7 +84,7 @@ class ImageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The data. Paths are relative to ``fairway.toml``.
 
-    ``test`` and ``reference`` each are one of
+    ``test``, ``reference`` and ``train`` each are one of
 
     - a file: csv, tsv, jsonl, parquet, arrow, feather or npz; text files may be compressed (``.csv.gz``);
     - a folder or a pattern (``data/*.parquet``) of such files, where a folder ``year=2024`` is a column ``year``;
@@ -100,6 +100,8 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reference : str
         Rows such as the model was trained on: they check conversions, calibrate quantization and are the drift baseline.
         Empty: the test rows serve.
+    train : str
+        Rows that a smaller model learns from (``fairway distill``). Empty: the reference rows.
     label : str
         The column to predict; empty if there is none.
     features : tuple of str
@@ -116,6 +118,7 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     test: str
     reference: str = ""
+    train: str = ""
     label: str = ""
     features: tuple[str, ...] = ()
     types: dict[str, str] = {}

@@ -18,6 +18,7 @@ from fairway.sources.candidate import GRAPH, Candidate, Context, Source
 from fairway.sources.checkpoints import refuse_untrusted
 from fairway.sources.describe import describe_graph
 from fairway.sources.graphs import tidy_graph
+from fairway.sources.programs import is_variadic
 from fairway.sources.quiet import quiet
 from fairway.sources.tables import Table
 
@@ -102,7 +103,8 @@ def export_graph(
     sizes = {name: torch.export.Dim(name) for axis in axes for name in axis.values()}
     options: dict[str, Any] = {}
     if axes:
-        options["dynamic_shapes"] = tuple({index: sizes[name] for index, name in axis.items()} for axis in axes)
+        shapes = tuple({index: sizes[name] for index, name in axis.items()} for axis in axes)
+        options["dynamic_shapes"] = (shapes,) if is_variadic(model) else shapes
         options["input_names"] = list(inputs)
     try:
         with quiet(), torch.no_grad():

@@ -88,3 +88,11 @@ def test_it_is_in_the_text_and_on_the_page_with_what_is_not_tested(rows: Table, 
     assert "from level 1" in page
     assert "adversarial" in page
     assert Report.from_json(report.as_json()) == report
+
+
+def test_rows_that_come_in_groups_are_perturbed_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200))
+    table = make_table({"a": a, "b": b, "patient": np.arange(200) // 4, "y": (a > 0).astype(int)})
+    found = robustness(found_by(tmp_path, [[0.0, 3.0], [0.0, 0.0]], table, group="patient"))
+    assert curve(found, "noise").levels[-1].change.below(0)

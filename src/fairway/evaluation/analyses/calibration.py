@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fairway.evaluation.predictions import Classes, Floats, Mask
     from fairway.evaluation.settings import EvaluationSettings
 
-_FEWEST = 100
+_FEWEST, _FEWEST_GROUPS, _FEWEST_WRONG = 100, 20, 5
 """Rows below which nothing is fitted."""
 _MOST = 100_000
 """Rows that scaling is tried on; drawn by the seed where there are more."""
@@ -150,9 +150,8 @@ def analyse(subject: Subject) -> Calibration | None:
             uncertainty=score.uncertainty,
         )
     chosen = rows.select(_some(len(rows), settings.seed)) if len(rows) > _MOST else rows
-    units = len(chosen) if chosen.groups is None else int(chosen.groups.max()) + 1
-    if len(chosen) < _FEWEST or units < 20:
-        return msgspec.structs.replace(found, note=f"Scaling needs {_FEWEST} rows and 20 groups; there are too few")
+    if reason := unscalable(chosen):
+        return msgspec.structs.replace(found, note=reason)
     scalings = try_scaling(chosen, settings)
     better = [each for each in scalings if each.better]
     return msgspec.structs.replace(
@@ -189,6 +188,21 @@ def _diagrams(rows: Classified, settings: EvaluationSettings) -> list[Reliabilit
             shown = bins(scores, hits, edges, settings.confidence)
             found.append(Reliability(of, binning, shown, error.error, error.p_value))
     return found
+
+
+def unscalable(rows: Classified) -> str:
+    """Why nothing can be fitted on these rows; empty if it can.
+
+    Where (nearly) all rows are right, the more certain the model is made the better it looks: they bound no temperature.
+    """
+    units = len(rows) if rows.groups is None else int(rows.groups.max()) + 1
+    if len(rows) < _FEWEST or units < _FEWEST_GROUPS:
+        return f"Scaling needs {_FEWEST} rows and {_FEWEST_GROUPS} groups; there are too few"
+    wrong = int((rows.truth != rows.predicted).sum())
+    if min(wrong, len(rows) - wrong) < _FEWEST_WRONG:
+        needed = f"Scaling needs {_FEWEST_WRONG} rows that are wrong and as many that are right"
+        return f"{needed}; {wrong:,} of {len(rows):,} are wrong"
+    return ""
 
 
 def try_scaling(

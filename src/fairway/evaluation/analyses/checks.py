@@ -18,7 +18,7 @@ from fairway.core.errors import FairwayError, InvalidConfig
 from fairway.core.gate import Limit, Verdict, join_verdicts, judge
 from fairway.core.metrics import Measurement
 from fairway.evaluation.influence import spread
-from fairway.evaluation.intervals import EXACT, grouped_proportion_interval, proportion_interval
+from fairway.evaluation.intervals import grouped_proportion_interval, proportion_interval, proportion_method
 from fairway.evaluation.perturbations.answers import is_scored, scored
 from fairway.evaluation.predictions import Classified, Regressed
 from fairway.evaluation.settings import ChangeSettings, CheckSettings
@@ -221,7 +221,8 @@ def _class(check: CheckSettings, labels: Sequence[str]) -> int:
 
 def _interval(failed: Mask, rows: Scored, confidence: float) -> tuple[float, float, str]:
     if rows.groups is None:
-        return *proportion_interval(int(failed.sum()), len(failed), confidence), EXACT
+        count = int(failed.sum())
+        return *proportion_interval(count, len(failed), confidence), proportion_method(count, len(failed))
     rate = float(failed.mean())
     ends = grouped_proportion_interval(
         rate, len(failed), spread(failed.astype(np.float64) - rate, rows.groups), confidence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +57,7 @@ def scored(model: Model, feed: Mapping[str, Tensor], like: Scored, batch_size: i
         scores = raw.reshape(len(raw), -1).shape[1]
         own = model.manifest.labels or like.labels[: max(2, scores) if prediction.kind != "label" else None]
         found = read_classes(prediction.kind, raw, like.truth, own, like.labels)
-    return found if like.groups is None else type(found)(**{**vars(found), "groups": like.groups})
+    return found if like.groups is None else replace(found, groups=like.groups)
 
 
 def is_scored(rows: object) -> bool:

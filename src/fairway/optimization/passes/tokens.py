@@ -94,7 +94,7 @@ PASS = Pass(
     needs=Needs(data=True),
     changes=frozenset({"graph"}),
     parameters={
-        "first": Parameter("layers that see every token", 2, low=1, high=24),
+        "first": Parameter("layers that see every token", 2, low=1, high=24, log=True),
         "share": Parameter("of its tokens that each layer after these works on", 0.6, low=0.3, high=0.95),
     },
 )

@@ -37,6 +37,7 @@ from fairway.serving.transports.v2json import decode_request, encode_response
 log = logging.getLogger(__name__)
 
 _JSON = b"content-type: application/json\r\n"
+_SMALL = 16384
 
 
 class FairwayProtocol(Reading):
@@ -180,8 +181,10 @@ class FairwayProtocol(Reading):
         self._on_thread(exchange, partial(compress, parts, encoding), deflated)
 
     def _write(self, exchange: Exchange, status: int, extra: bytes, body: bytes, rest: Sequence[Buffer]) -> None:
-        """``body`` and ``rest``: the body in pieces, of which only the first is copied."""
+        """``body`` and ``rest``: the body in pieces, which are not copied unless they are small."""
         size = len(body) + sum(map(len, rest)) if rest else len(body)
+        if rest and size <= _SMALL:  # one piece is written with less ado
+            body, rest = b"".join((body, *rest)), ()
         if exchange.keep_alive and self.stopping():
             exchange.keep_alive = False
         if not exchange.keep_alive:

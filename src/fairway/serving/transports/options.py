@@ -42,9 +42,12 @@ def own_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def reply_of(options: Mapping[str, OutputOptions], parameters: Mapping[str, Any]) -> Reply | None:
-    """How the answer is wanted, ``None`` if as plain JSON. ``binary_data_output`` is for requests that list no outputs."""
-    binary = parameters.get("binary_data_output", False)
+def reply_of(options: Mapping[str, OutputOptions], parameters: dict[str, Any]) -> Reply | None:
+    """How the answer is wanted, ``None`` if as plain JSON.
+
+    ``binary_data_output`` is for requests that list no outputs. It is taken out of ``parameters``: nobody else has use for it.
+    """
+    binary = parameters.pop("binary_data_output", False)
     if type(binary) is not bool:
         raise InvalidRequest(f"parameter 'binary_data_output' is {binary!r}; it is true or false")
     if not options:

@@ -8,7 +8,8 @@ import msgspec
 
 from fairway.core.messages import InferRequest
 from fairway.serving.classification import check_classifiable
-from fairway.serving.models import Description, Models
+from fairway.serving.models import Models
+from fairway.serving.served import Description
 from fairway.serving.transports.v2 import OutputOptions
 
 

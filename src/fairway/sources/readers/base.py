@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway.core.errors import InvalidData
+
 CHUNK_BYTES = 16 * 2**20
 """About what one batch holds: enough that Python's share of the time is small, and little beside the libraries."""
 
 CHUNK_ROWS = 65_536
+
+
+def require_distinct(names: Sequence[str], of: str) -> None:
+    """Raise :class:`InvalidData` if two columns have one name."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise InvalidData(f"{of} has more than one column {', '.join(map(repr, twice))}; give each its own name")
 
 
 class Reader(ABC):

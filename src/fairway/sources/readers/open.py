@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairway.core.errors import InvalidData
+from fairway.core.errors import FairwayError, InvalidData
 from fairway.core.extras import require
-from fairway.sources.readers.base import Reader
+from fairway.sources.readers.base import Reader, require_distinct
 from fairway.sources.readers.delimited import read_delimited
 from fairway.sources.readers.imagefolder import METADATA, SUFFIXES, read_image_folder
 from fairway.sources.readers.ipc import ArrowFile
@@ -54,11 +54,7 @@ def open_file(place: Place, types: Mapping[str, str]) -> Reader:
         raise InvalidData(f"{place.name} is empty; write it again")
     with readable(place.name, f" as {place.suffix}"):
         reader = form(place, types)
-    twice = sorted(name for name, count in Counter(reader.schema.names).items() if count > 1)
-    if twice:
-        raise InvalidData(
-            f"{place.name} has more than one column {', '.join(map(repr, twice))}; give each its own name"
-        )
+    require_distinct(reader.schema.names, place.name)
     return reader
 
 
@@ -82,8 +78,11 @@ def readable(name: str, how: str = "") -> Iterator[None]:
     pa = require("pyarrow", extra="evaluate")
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:
+        broken = isinstance(error, pa.ArrowException | OSError | ValueError | KeyError | EOFError | zipfile.BadZipFile)
+        if isinstance(error, FairwayError) or not (broken or "://" in name):  # each store raises its own
+            raise
+        reason = without_secrets(str(error).strip()).splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidData(f"{name} cannot be read{how}: {reason}; accepted are {ACCEPTED}") from None
 
 

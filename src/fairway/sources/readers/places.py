@@ -14,8 +14,10 @@ from typing import Any
 from fairway.core.errors import InvalidData
 from fairway.core.extras import require
 
+_WEB = ("http://", "https://")
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
 _BLOCK = 2**20
+_CONFIDENTIAL = r"(\w*(?:password|passwd|pwd|secret|token))"
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class Place:
     @property
     def suffix(self) -> str:
         """What the name says about the form, in lower case, without that of a compression: ``.csv`` of ``a.csv.gz``."""
-        path = PurePosixPath(self.path.lower())
+        path = PurePosixPath(_without_query(self.path.lower()))
         return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
 
     @property
     def packed(self) -> bool:
         """Whether the whole file is compressed."""
-        return self.path.lower().endswith(_PACKED)
+        return _without_query(self.path.lower()).endswith(_PACKED)
 
     def exists(self) -> bool:
         """Whether there is a file or a folder."""
@@ -155,9 +157,12 @@ def without_secrets(text: str) -> str:
     'https://***@host/a.csv?***'
     >>> without_secrets("sql:SELECT * FROM postgres_scan('host=db password=s3cret', 'public', 't')")
     "sql:SELECT * FROM postgres_scan('host=db password=***', 'public', 't')"
+    >>> without_secrets("CREATE SECRET (TYPE s3, KEY_ID 'me', SECRET 's3 cret')")
+    "CREATE SECRET (TYPE s3, KEY_ID 'me', SECRET '***')"
     """
     text = re.sub(r"://[^/@\s']+@", "://***@", text)
-    text = re.sub(r"(?i)\b(password|passwd|pwd|secret|token)\s*=\s*[^\s'&;)]+", r"\1=***", text)
+    text = re.sub(rf"(?i)\b{_CONFIDENTIAL}(\s*=\s*|\s+)('+)[^']*'", r"\1\2\3***'", text)
+    text = re.sub(rf"(?i)\b{_CONFIDENTIAL}\s*=\s*[^\s'&;)]+", r"\1=***", text)
     return re.sub(r"(://[^\s'?]*)\?[^\s'#]*=[^\s'#]*", r"\1?***", text)
 
 
@@ -194,18 +199,30 @@ def _remote(given: str) -> Found:
     try:
         remote, path = fsspec.core.url_to_fs(url)
         filesystem = PyFileSystem(FSSpecHandler(remote))
-        if not glob.has_magic(path):
+        if not glob.has_magic(_without_query(path)):
+            remote.info(path)  # a store that refuses says why
             return Found([Place(filesystem, path, without_secrets(url), local=False)], split=split)
         found = sorted(remote.glob(path))
     except ImportError as error:
         raise InvalidData(f"{without_secrets(given)} needs a package that is not installed: {error}") from None
     except Exception as error:  # noqa: BLE001 (each store raises its own)
-        reason = without_secrets(f"{type(error).__name__}: {error}")
+        cause = error.__cause__ or error  # a web server that refuses, or is not there, is "not found" to fsspec
+        if isinstance(error, FileNotFoundError) and (cause is error or getattr(cause, "status", 0) == 404):
+            raise InvalidData(f"{without_secrets(given)} does not exist") from None
+        reason = without_secrets(f"{type(cause).__name__}: {cause}")
         raise InvalidData(f"{without_secrets(given)} cannot be reached: {reason}") from None
     if not found:
         raise InvalidData(f"no file matches {without_secrets(given)}; check the pattern")
-    scheme = given.partition("://")[0]
-    return Found([Place(filesystem, each, f"{scheme}://{each}", local=False) for each in found], _plain_root(path))
+    names = [each if "://" in each else f"{given.partition('://')[0]}://{each}" for each in found]
+    places = [
+        Place(filesystem, each, without_secrets(name), local=False) for each, name in zip(found, names, strict=True)
+    ]
+    return Found(places, _plain_root(path))
+
+
+def _without_query(path: str) -> str:
+    """A web address as far as it names a file: what follows its ``?`` (a signature, say) is no pattern and no suffix."""
+    return path.partition("?")[0] if path.lower().startswith(_WEB) else path
 
 
 def _plain_root(pattern: str) -> str:

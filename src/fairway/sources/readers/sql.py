@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.extras import require
-from fairway.sources.readers.base import InMemory, Reader, rebatched
+from fairway.sources.readers.base import InMemory, Reader, rebatched, require_distinct
 from fairway.sources.readers.joined import Joined
 from fairway.sources.readers.places import without_secrets
 from fairway.sources.readers.spool import spooled
@@ -24,6 +25,9 @@ _ROWS = 10_000
 _DUCKDB = ("duckdb://", "duckdb:///")
 _SQLITE = "sqlite:///"
 _MEMORY = "512MB"
+_SHOWN = 200
+_READS = re.compile(r"(\s|\(|--[^\n]*(\n|$)|/\*.*?\*/)*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+"""How a query begins that gives rows, after comments and parentheses."""
 
 
 def read_query(given: str, database: str, root: Path) -> tuple[Reader, Callable[[], str]]:
@@ -48,6 +52,7 @@ def read_query(given: str, database: str, root: Path) -> tuple[Reader, Callable[
     digest = hashlib.sha256()
     batches = _duckdb(query, url, root) if not url or url.startswith(_DUCKDB[0]) else _sqlalchemy(query, url, root)
     reader = _kept(_hashed(batches, digest))
+    require_distinct(reader.schema.names, "the query")
     return reader, lambda: f"sha256:{digest.hexdigest()}"
 
 
@@ -82,19 +87,21 @@ def _duckdb(query: str, url: str, root: Path) -> Iterator[Any]:
         ) as database:
             statements = database.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise InvalidConfig(f"{PREFIX} takes one SELECT and nothing else: {query[:200]}")
+                raise InvalidConfig(f"{PREFIX} takes one SELECT and nothing else: {_shown(query)}")
             database.execute("SET file_search_path = ?", [str(root.absolute())])
             rows = database.sql(query)
             read = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader  # its name before DuckDB 1.5
             reader = read(_ROWS)
             yield from rebatched(iter(reader), reader.schema, _ROWS)
     except duckdb.Error as error:
-        reason = " ".join(str(error).split())[:500]
-        raise InvalidData(without_secrets(f"DuckDB refuses the query {query[:200]!r}: {reason}")) from None
+        reason = without_secrets(" ".join(str(error).split()))[:500]
+        raise InvalidData(f"DuckDB refuses the query {_shown(query)!r}: {reason}") from None
 
 
 def _sqlalchemy(query: str, url: str, root: Path) -> Iterator[Any]:
     sqlalchemy = require("sqlalchemy", extra="evaluate")
+    if not _READS.match(query):  # not every database can be told to read only
+        raise InvalidConfig(f"{PREFIX} takes one SELECT and nothing else: {_shown(query)}")
     secret = ""
     try:
         engine = sqlalchemy.create_engine(_read_only(url, root))
@@ -105,7 +112,7 @@ def _sqlalchemy(query: str, url: str, root: Path) -> Iterator[Any]:
         ) from None
     except ImportError as error:
         raise InvalidConfig(f"data.database needs a driver that is not installed: {error}") from None
-    shown = engine.url.render_as_string(hide_password=True)
+    shown = without_secrets(sqlalchemy.make_url(url).render_as_string(hide_password=True))
     options = {"stream_results": True, "yield_per": _ROWS, "no_parameters": True}
     if engine.dialect.name == "postgresql":
         options["postgresql_readonly"] = True
@@ -115,15 +122,20 @@ def _sqlalchemy(query: str, url: str, root: Path) -> Iterator[Any]:
                 connection.exec_driver_sql("PRAGMA query_only = ON")
             result = connection.execution_options(**options).exec_driver_sql(query)
             if not result.returns_rows:
-                raise InvalidConfig(f"{PREFIX} takes a query that gives rows: {query[:200]}")
+                raise InvalidConfig(f"{PREFIX} takes a query that gives rows: {_shown(query)}")
             names = list(result.keys())
             for rows in result.partitions(_ROWS):
                 yield _arrow(names, rows)
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = _scrubbed(getattr(error, "orig", None) or error, secret)
-        raise InvalidData(without_secrets(f"{shown} refuses the query {query[:200]!r}: {reason}")) from None
+        raise InvalidData(f"{shown} refuses the query {_shown(query)!r}: {without_secrets(reason)}") from None
     finally:
         engine.dispose()
+
+
+def _shown(query: str) -> str:
+    """The beginning of a query, for messages."""
+    return without_secrets(query)[:_SHOWN]
 
 
 def _read_only(url: str, root: Path) -> str:

@@ -1,0 +1,302 @@
+"""PyTorch, on CPU or CUDA: exported programs (``.pt2``) run eagerly, compiled, or compiled ahead of time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from fairway.core.errors import InvalidBundle, UnsupportedMachine
+from fairway.core.extras import require
+from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
+from fairway.engines.programs import read_program
+
+_MODES = ("eager", "compiled", "aot")
+_DEVICES = ("cpu", "cuda")
+_PRECISIONS = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
+_DATATYPES = {
+    "bool": Datatype.BOOL,
+    "uint8": Datatype.UINT8,
+    "int8": Datatype.INT8,
+    "int16": Datatype.INT16,
+    "int32": Datatype.INT32,
+    "int64": Datatype.INT64,
+    "float16": Datatype.FP16,
+    "bfloat16": Datatype.BF16,
+    "float32": Datatype.FP32,
+    "float64": Datatype.FP64,
+}
+_NAMES = {datatype: name for name, datatype in _DATATYPES.items()}
+
+
+class TorchEngine:
+    """An exported program on PyTorch.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.pt2`` file of ATen operators. It is read without unpickling or evaluating anything in it; compiled code
+        is never read from a bundle, but made here.
+    threads : int, default 1
+        Threads within one call on CPU; 0 is as many as there are cores for this process.
+    mode : {"eager", "compiled", "aot"}, default "eager"
+        Operator by operator; by ``torch.compile``, which compiles as it is loaded, and again for a single row; or by
+        AOTInductor, once and for all. The latter two need a C++ compiler on this machine.
+    device : {"cpu", "cuda"}, default "cpu"
+    precision : {"fp32", "bf16", "fp16"}, default "fp32"
+        What products are computed in: autocast, and their weights are kept so. FP32 is FP32 on CUDA, too, for which TF32 is
+        switched off in this process.
+    inputs, outputs : sequence of str
+        Their names: as many as the program has. By default the parameters of ``forward``, and ``output_0`` and so on.
+    cache : Path, optional
+        A directory for what AOTInductor compiled: the next load of the same program on the same machine reads it from there.
+        It must be nobody else's, since what lies there is run. Without, each load compiles.
+
+    Raises
+    ------
+    InvalidBundle
+        If the file is no such program, or an option has no such value.
+    UnsupportedMachine
+        If there is no CUDA device, or no compiler.
+
+    Notes
+    -----
+    Calls from several threads are computed one after another: the server's parallelism is over processes and ``threads``.
+    An answer is copied out once the device has finished.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("mode", "device", "precision", "inputs", "outputs")
+    caches: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        mode: Literal["eager", "compiled", "aot"] = "eager",
+        device: Literal["cpu", "cuda"] = "cpu",
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        cache: Path | None = None,
+    ) -> None:
+        for name, value, known in (
+            ("mode", mode, _MODES),
+            ("device", device, _DEVICES),
+            ("precision", precision, _PRECISIONS),
+        ):
+            if value not in known:
+                raise InvalidBundle(f"{name} {value!r}: the torch engine knows {', '.join(known)}")
+        torch: Any = require("torch", extra="torch")
+        self._torch, self._device = torch, device
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._lock = threading.Lock()
+        _check_machine(torch, path, mode, device)
+        program = read_program(path)
+        self.inputs, self.outputs = _inputs(program, path, inputs), _outputs(program, path, outputs)
+        if device == "cuda":
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        kind = _PRECISIONS[precision]
+        self._dtype = getattr(torch, kind) if kind else None
+        if mode == "aot":
+            self._run = self._ahead_of_time(program, path, precision, cache)
+            return
+        self._run = program.module(check_guards=False)
+        if self._dtype is not None:
+            _halve(self._run, self._dtype)
+        if mode == "compiled":
+            with _compiling(path), torch.inference_mode(), self._precision():
+                self._run = torch.compile(self._run, dynamic=any(-1 in spec.shape for spec in self.inputs))
+                self._run(*map(self._example, self.inputs))
+
+    def infer(self, feed: Tensors) -> Tensors:
+        """Run the program once."""
+        torch = self._torch
+        given = [_tensor(torch, feed[spec.name]).to(self._device) for spec in self.inputs]
+        with self._lock, torch.inference_mode(), self._precision():
+            if self._device == "cpu" and torch.get_num_threads() != self._threads:
+                torch.set_num_threads(self._threads)  # of the calling thread
+            made = self._run(*given)
+            if self._device == "cuda":
+                torch.cuda.synchronize()
+            flat = torch.utils._pytree.tree_leaves(made)
+            return {spec.name: _array(torch, value, spec) for spec, value in zip(self.outputs, flat, strict=True)}
+
+    def close(self) -> None:
+        """Free the program."""
+        del self._run
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
+
+    def _precision(self) -> Any:
+        return self._torch.autocast(self._device, self._dtype) if self._dtype is not None else nullcontext()
+
+    def _ahead_of_time(self, program: Any, path: Path, precision: str, cache: Path | None) -> Callable[..., Any]:
+        """Compile to a shared library, and load that; or load the one that lies in ``cache``."""
+        from torch._inductor import aoti_compile_and_package, aoti_load_package
+
+        with tempfile.TemporaryDirectory(prefix="fairway-torch-") as scratch:
+            made = Path(scratch) / "compiled.pt2"
+            kept = cache / f"torch-{self._key(path, precision)}.pt2" if cache is not None else None
+            if kept is None or not kept.is_file():
+                examples = tuple(map(self._example, self.inputs))
+                with _compiling(path):
+                    if self._dtype is not None:
+                        program = self._in_precision(program, examples)
+                    program._example_inputs = (examples, {})
+                    aoti_compile_and_package(program, package_path=str(made))
+                if kept is not None:
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+                    shutil.copyfile(made, aside)
+                    aside.replace(kept)
+            return aoti_load_package(str(kept or made))
+
+    def _in_precision(self, program: Any, examples: tuple[Any, ...]) -> Any:
+        """The program with its casts in it."""
+        torch: Any = self._torch
+        module, precision = program.module(check_guards=False), self._precision
+        _halve(module, self._dtype)
+
+        class InPrecision(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = module
+
+            def forward(self, *given: Any) -> Any:
+                with precision():
+                    return self.module(*given)
+
+        free = torch.export.Dim.AUTO
+        shapes = tuple({i: free for i, size in enumerate(spec.shape) if size == -1} for spec in self.inputs)
+        with torch.no_grad():
+            return torch.export.export(InPrecision(), examples, dynamic_shapes=(shapes,), strict=False)
+
+    def _example(self, spec: TensorSpec) -> Any:
+        shape = tuple(
+            axis + 2 if size == -1 else size for axis, size in enumerate(spec.shape)
+        )  # no two free sizes alike
+        return _tensor(self._torch, np.ones(shape, spec.datatype.dtype)).to(self._device)
+
+    def _key(self, path: Path, precision: str) -> str:
+        """Of all that the compiled code depends on."""
+        torch = self._torch
+        cuda = torch.cuda.get_device_name() if self._device == "cuda" else ""
+        parts = (
+            torch.__version__,
+            self._device,
+            cuda,
+            torch.backends.cpu.get_cpu_capability(),
+            _processor(),
+            precision,
+        )
+        return hashlib.sha256(path.read_bytes() + repr((parts, self._threads)).encode()).hexdigest()[:32]
+
+
+def _check_machine(torch: Any, path: Path, mode: str, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise UnsupportedMachine(
+            f"{path.name} is to run on CUDA, and torch {torch.__version__} ({built}) finds no such device; serve it where "
+            'there is one, or set device = "cpu" in the engine\'s options'
+        )
+    if mode != "eager" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise UnsupportedMachine(
+            f"{path.name} is to be compiled as it is loaded, and there is no C++ compiler here (CXX, c++, g++, clang++); "
+            'install one, or set mode = "eager" in the engine\'s options'
+        )
+
+
+@contextmanager
+def _compiling(path: Path) -> Iterator[None]:
+    """Torch warns about its own insides as it compiles, and raises anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            raise InvalidBundle(
+                f'torch cannot compile {path.name} here ({_first_line(error)}); set mode = "eager" in the engine\'s options'
+            ) from error
+
+
+def _inputs(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    positional, named = program.call_spec.in_spec.children()
+    if named.num_leaves or positional.num_leaves != positional.num_children:
+        raise InvalidBundle(f"{path.name} takes more than plain tensors in order; export a module whose forward does")
+    nodes = program.graph_signature.user_inputs
+    _check_names(names, len(nodes), "inputs", path)
+    return tuple(_spec(name, values.get(node), path) for name, node in zip(names or nodes, nodes, strict=True))
+
+
+def _outputs(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    made = program.graph_signature.user_outputs
+    if names and len(names) != len(made):
+        raise InvalidBundle(
+            f"{path.name} has {len(made)} outputs, and the bundle names {len(names)}: {', '.join(names)}"
+        )
+    called = names or [f"output_{number}" for number in range(len(made))]
+    return tuple(_spec(name, values.get(node), path) for name, node in zip(called, made, strict=True))
+
+
+def _check_names(names: Sequence[str], wanted: int, what: str, path: Path) -> None:
+    if names and len(names) != wanted:
+        raise InvalidBundle(f"{path.name} has {wanted} {what}, and the bundle names {len(names)}: {', '.join(names)}")
+
+
+def _spec(name: str, value: Any, path: Path) -> TensorSpec:
+    kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+    if kind not in _DATATYPES:
+        raise InvalidBundle(f"{name!r} of {path.name} is {kind}, which has no V2 datatype; export plain tensors")
+    return TensorSpec(name, _DATATYPES[kind], tuple(size if type(size) is int else -1 for size in value.shape))
+
+
+def _halve(module: Any, dtype: Any) -> None:
+    """Weights of products, so that autocast need not cast them at every call."""
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _tensor(torch: Any, array: Tensor) -> Any:
+    own = np.require(array, requirements=("C", "A", "W"))  # torch takes no array that cannot be written to
+    if own.dtype == Datatype.BF16.dtype:
+        return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(own)
+
+
+def _array(torch: Any, value: Any, spec: TensorSpec) -> Tensor:
+    """A copy: what a program gives may be its input, or a weight. Computed in half precision, it is given in the program's."""
+    held = value.detach().cpu().to(getattr(torch, _NAMES[spec.datatype]))
+    if held.dtype == torch.bfloat16:
+        return np.array(held.contiguous().view(torch.int16).numpy()).view(Datatype.BF16.dtype)
+    return np.array(held.numpy(), order="C")
+
+
+def _processor() -> str:
+    """The model of this machine's CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,0 +1,57 @@
+"""The space of forms: names are points of it, and every point is a recipe of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairway.core.manifest import PassRecord
+from fairway.optimization.forms import Forms
+from fairway.optimization.recipes import recipes
+from fairway.optimization.registry import passes
+from fairway.optimization.settings import CANDIDATES, MORE, OptimizationSettings
+
+SAMPLE = {"rows": 256, "seed": 0, "data": "sha256:1"}
+EVERY = OptimizationSettings(candidates=(*CANDIDATES, *MORE))
+
+
+@pytest.fixture(scope="module")
+def forms() -> Forms:
+    return Forms(EVERY, SAMPLE)
+
+
+def test_every_name_is_its_recipe(forms: Forms) -> None:
+    for recipe in recipes(EVERY, SAMPLE):
+        assert forms.recipe(forms.point(recipe.name)) == recipe
+
+
+def test_every_point_has_a_name_of_its_own_and_parameters_that_its_passes_allow(forms: Forms) -> None:
+    names = set()
+    for point in forms.space.points():
+        recipe = forms.recipe(point)
+        names.add(recipe.name)
+        for stage in recipe.stages:
+            passes()[stage.name].settings(stage.parameters)
+    assert len(names) == forms.space.size
+
+
+def test_what_the_settings_fix_is_not_searched() -> None:
+    forms = Forms(OptimizationSettings(per_channel=False, reduce_range=False, level="basic"), SAMPLE)
+    for point in forms.space.points():
+        for stage in forms.recipe(point).stages:
+            if stage.name.startswith("int8-") and stage.name != "int8-nncf":
+                assert stage.parameters["per_channel"] is stage.parameters["reduce_range"] is False
+            assert stage.parameters.get("level") in (None, "basic")
+
+
+def test_a_recipe_in_a_manifest_is_found_again_though_other_rows_calibrated_and_a_stage_had_nothing_to_do(
+    forms: Forms,
+) -> None:
+    point = forms.point("fused-int8-smooth")
+    stages = [stage for stage in forms.recipe(point).stages if stage.name != "narrow"]
+    records = [PassRecord(s.name, {**s.parameters, **({"seed": 7} if "seed" in s.parameters else {})}) for s in stages]
+    assert forms.matching(records) == point
+
+
+def test_a_recipe_of_other_passes_is_not_found(forms: Forms) -> None:
+    assert forms.matching([PassRecord("no-such-pass")]) is None
+    assert forms.matching([]) is None
