@@ -184,7 +184,7 @@ def test_the_page_says_what_was_chosen_bought_and_refused(optimization: Optimiza
         "Candidates",
         "Chosen, and passed over",
         "Refused",
-        "Not measured",
+        "Not measured in rounds",
         "How it was found",
     ]
     drawn = re.findall(r"<title[^>]*>(accuracy_score by \w+|What each pass bought)</title>", html)
@@ -192,6 +192,22 @@ def test_the_page_says_what_was_chosen_bought_and_refused(optimization: Optimiza
     assert drawn == [*(f"accuracy_score by {cost}" for cost in by), "What each pass bought"]
     assert "accuracy_score fell by 0.021" in html
     assert "<script" not in html
+
+
+def test_the_page_shows_what_the_search_promised_and_what_other_rows_say(
+    found: Findings, digits_bundle: Bundle
+) -> None:
+    other = msgspec.structs.replace(measured("accuracy_score", -0.004, 0.003), versus=ORIGINAL)
+    candidates = [
+        msgspec.structs.replace(c, held_out=(other,), front=True) if c.status is Status.CHOSEN else c
+        for c in found.candidates
+    ]
+    told = msgspec.structs.replace(found, candidates=tuple(candidates), held_out_rows=500, ended="time was up")
+    html = Optimization(digits_bundle, told).as_html()
+    section = html.partition('id="held-out"')[2].partition("</section>")[0]
+    assert re.findall(r"<td class=\"num\">([^<]+)<", section) == ["-0.002", "-0.004"]
+    assert html.count('<span class="badge">front</span>') == 1
+    assert "time was up" in html
 
 
 def test_the_text_says_what_each_pass_bought(optimization: Optimization) -> None:

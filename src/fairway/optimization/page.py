@@ -29,7 +29,11 @@ _BADGES = {Status.CHOSEN.value: "good", Status.REFUSED.value: "bad", Status.FAIL
 _WHY = (
     ("Chosen, and passed over", "All of these keep the gate", (Status.CHOSEN, Status.PASSED)),
     ("Refused", "By the gate, which limits were broken or could not be told", (Status.REFUSED,)),
-    ("Not measured", "There was nothing to measure", (Status.NOTHING_TO_DO, Status.FAILED, Status.NOT_TRIED)),
+    (
+        "Not measured in rounds",
+        "What came of these instead",
+        tuple(set(Status) - {Status.CHOSEN, Status.PASSED, Status.REFUSED}),
+    ),
 )
 _SMALL = {"width": 4.8, "height": 3.4}
 _TILES = ("latency_p99_ms", "throughput_rps", "memory_mb", "size_mb", "load_ms", "energy_mj_per_request")
@@ -63,6 +67,8 @@ def page(optimization: Optimization) -> str:
         objective=found.objective,
         rows=[row(candidate, found, original) for candidate in optimization.candidates],
         badges=_BADGES,
+        front={candidate.name for candidate in optimization.candidates if candidate.front},
+        held_out=_held_out(optimization),
         why=[(title, said, listed) for title, said, kinds in _WHY if (listed := _of(optimization, kinds))],
         facts=_facts(found),
     )
@@ -79,13 +85,30 @@ def _of(optimization: Optimization, kinds: tuple[Status, ...]) -> list[Candidate
     return [c for c in optimization.candidates if c.status in kinds and (c.name != ORIGINAL or c.reason)]
 
 
+def _held_out(optimization: Optimization) -> list[dict[str, Any]]:
+    """Changes of quality on the rows that the search looked at, and on those that it did not."""
+    name = optimization.findings.quality
+    return [
+        {
+            "name": candidate.name,
+            "searched": quality_change_cell(candidate.measurement(name, ORIGINAL)),
+            "held_out": quality_change_cell(found),
+        }
+        for candidate in optimization.candidates
+        for found in candidate.held_out
+        if found.metric == name and found.versus and not found.slice
+    ]
+
+
 def _facts(found: Findings) -> dict[str, str]:
     return {
         "Original": found.source,
-        "Rows evaluated": f"{found.rows:,}",
+        "Rows evaluated": f"{found.rows:,}, of which {found.held_out_rows:,} were held out of the search",
         "Rows that calibrated": f"{found.calibration_rows:,}",
         "Rounds of measurements": f"{found.rounds}",
         "Time": f"{found.elapsed_s:.0f} s of {found.time_budget_s:.0f} s",
+        "Judged": found.judged or "–",
+        "The search ended": found.ended or "–",
     }
 
 

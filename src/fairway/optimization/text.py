@@ -10,7 +10,7 @@ from fairway.optimization.report import ORIGINAL, Optimization, Status
 from fairway.optimization.steps import steps
 
 WIDTH = 100
-_NAME = 30
+_NAME = 24
 
 
 def text(optimization: Optimization) -> str:
@@ -65,9 +65,7 @@ def _bought(optimization: Optimization) -> list[str]:
     name = optimization.findings.objective
     rows = [
         (
-            _short(s.before),
-            ", ".join(s.passes),
-            _short(s.after),
+            *map(_short, (s.before, ", ".join(s.passes), s.after)),
             str(percent_cell(s.cost, measured[s.before].measurement(name))),
         )
         for s in steps(optimization.findings)
