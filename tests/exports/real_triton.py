@@ -16,27 +16,30 @@ from typing import IO
 
 import pytest
 
-ENVIRONMENT = Path(__file__).parents[2] / "benchmarks" / "peers" / ".venv" / "triton"
-"""Made by the benchmarks of serving: PyTriton needs another NumPy than Fairway."""
+from benchmarks.serving.environments import environment
 
 _READY = "Started HTTPService"
 _PATIENCE_S = 120
 
 
 def installed() -> Path:
-    """Its Python environment; a test that has none is skipped, and fails in CI."""
-    if not (ENVIRONMENT / "installed.txt").is_file():
-        reason = "no Triton here; install it with: make bench-serving"
+    """Its Python environment, which is the benchmarks', made on first use: PyTriton needs another NumPy than Fairway.
+
+    Where it cannot be made, a test is skipped; in CI it fails.
+    """
+    python, reason = environment("triton")
+    if python is None:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    return ENVIRONMENT
+    return Path(python).parents[1]
 
 
 @contextmanager
 def serving(repository: Path, scratch: Path) -> Iterator[str]:
     """``host:port`` of a server of ``repository``, once it is ready."""
-    packages = next((installed() / "lib").glob("python3*/site-packages"))
+    place = installed()
+    packages = next((place / "lib").glob("python3*/site-packages"))
     wheel = packages / "pytriton" / "tritonserver"
     backend = scratch / "backends" / "python"
     shutil.copytree(wheel / "backends" / "python", backend)
@@ -47,14 +50,14 @@ def serving(repository: Path, scratch: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     libraries = [sysconfig.get_config_var("LIBDIR"), str(packages / "nvidia_pytriton.libs")]
-    environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
-    environment["PATH"] = f"{ENVIRONMENT / 'bin'}{os.pathsep}{environment['PATH']}"
+    variables = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+    variables["PATH"] = f"{place / 'bin'}{os.pathsep}{variables['PATH']}"
     command = [
         *(str(wheel / "bin" / "tritonserver"), f"--model-repository={repository}"),
         *(f"--backend-directory={backend.parent}", "--http-address=127.0.0.1", f"--http-port={port}"),
         *("--allow-grpc=false", "--allow-metrics=false", "--exit-timeout-secs=5"),
     ]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     log, said = list[str](), Event()
     reader = Thread(target=_read, args=(process.stderr, log, said), daemon=True)
