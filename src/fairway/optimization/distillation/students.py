@@ -32,7 +32,7 @@ def smaller_transformer(teacher: Any, *, layers: int = 0, heads: int = 0) -> tup
     InvalidConfig
         If the teacher is no such transformer, or is not larger.
     """
-    config = copy.deepcopy(getattr(teacher, "config", None))
+    config: Any = copy.deepcopy(getattr(teacher, "config", None))
     depth, width = getattr(config, "num_hidden_layers", 0), getattr(config, "num_attention_heads", 0)
     stack = _stack(teacher, depth) if depth else ""
     if not stack or not width:
