@@ -40,8 +40,16 @@ def teach(
     **options: Any,
 ) -> Distilled:
     """Distill in ``folder``."""
-    places: dict[str, Any] = {"destination": folder / "student.fairway", "workdir": folder / "work"}
-    return distill(teacher, student, table=rows, label="digit", settings=settings, **places, **options)
+    return distill(
+        teacher,
+        student,
+        table=rows,
+        label="digit",
+        destination=folder / "student.fairway",
+        workdir=folder / "work",
+        settings=settings,
+        **options,
+    )
 
 
 def learn(teacher: str, x: Any, y: Any, folder: str, step: Callable[[], None]) -> None:

@@ -81,7 +81,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_student(
     for _ in range(2):
         kill_in_the_middle(fork_server(), learn, given, random, steps=40, delay_s=0.02)
     assert list((cut / "work").glob("*.checkpoint"))
-    resumed = teach(teacher, rows, cut, network(16, dropout=0.1, seed=1))
+    resumed = teach(teacher, rows, cut, network(16, dropout=0.1))
     assert resumed.training == whole.training
     assert resumed.bundle.digest == whole.bundle.digest
 
@@ -92,6 +92,13 @@ def test_a_finished_run_is_not_learned_again(teacher: Bundle, rows: Table, tmp_p
     again = teach(teacher, rows, tmp_path, network(8), progress=lambda text, done, total: told.append(f"{text} {done}"))
     assert again.bundle.digest == first.bundle.digest
     assert sum(line.startswith("learning") for line in told) == 1
+
+
+def test_a_student_that_begins_elsewhere_is_another(teacher: Bundle, rows: Table, tmp_path: Path) -> None:
+    short = msgspec.structs.replace(SETTINGS, epochs=1)
+    first = teach(teacher, rows, tmp_path, network(8), short)
+    (tmp_path / "student.fairway").rename(tmp_path / "first.fairway")
+    assert teach(teacher, rows, tmp_path, network(8, seed=1), short).bundle.digest != first.bundle.digest
 
 
 def test_learning_stops_when_held_out_rows_gain_nothing(teacher: Bundle, rows: Table, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def distill(
 ) -> Distilled:
     """Teach ``student`` what ``teacher`` answers on ``table``, and write it as a bundle.
 
-    The same arguments give the same student. A run that was cut off goes on from its last checkpoint in ``workdir``.
+    The same arguments give the same student. A run that was cut off goes on from its last checkpoint in ``workdir``, if the
+    student begins with the same weights: seed them.
 
     Parameters
     ----------
@@ -178,11 +179,14 @@ def _hidden(student: Any, module: Any, lesson: Lesson, settings: DistillationSet
 
 
 def _key(student: Any, lesson: Lesson, settings: DistillationSettings) -> str:
-    """Of all that decides where learning leads to, but for the student's first weights, which nobody need have seeded."""
-    shapes = [(name, list(tensor.shape)) for name, tensor in student.state_dict().items()]
+    """Of all that decides where learning leads to; the student's first weights, too."""
+    weights = hashlib.sha256()
+    for name, tensor in student.state_dict().items():
+        array = tensor.detach().cpu().contiguous().numpy()
+        weights.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     chosen = {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in _TIMING}
-    said = msgspec.json.encode((type(student).__qualname__, shapes, chosen, lesson.digest()), order="sorted")
-    return hashlib.sha256(said).hexdigest()[:24]
+    parts = (type(student).__qualname__, weights.hexdigest(), chosen, lesson.digest())
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:24]
 
 
 def _silent(_text: str, _done: int, _total: int) -> None:

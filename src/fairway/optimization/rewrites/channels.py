@@ -223,7 +223,9 @@ class _Search:
         """Query, key and value, if attention is all that reads them."""
         read = {id(each): each for name in node.output for each in self.graph.readers[name]}
         reader = next(iter(read.values())) if len(read) == 1 else None
-        return reader is not None and reader.op_type == "MultiHeadAttention" and reader.input[:3] == node.output
+        if reader is None or reader.op_type != "MultiHeadAttention":
+            return False
+        return list(reader.input[:3]) == list(node.output)
 
     def _attention(self, node: Any) -> bool:
         split = self.graph.made_by(node.input[0], "Split")
