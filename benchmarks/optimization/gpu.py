@@ -163,7 +163,7 @@ def measure(job: Job, device: str, forms: Any, race: Race, started: float) -> di
                 found[label] = {"failed": f"{type(error).__name__}: {str(error)[:600]}"}
             print(label, found[label], flush=True)
         rates = _race(engines, job.feed, race)
-    first = next(iter(rates.values()))
+    first = next(iter(rates.values()), [])
     for label, each in rates.items():
         ratios = sorted(one / other for one, other in zip(each, first, strict=True))
         found[label] |= {
