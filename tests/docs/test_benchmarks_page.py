@@ -47,6 +47,7 @@ def results(hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ],
         "left_out": ["Triton: no such package"],
         "kept": ["tiny, mosec, JSON"],
+        "kept_machine": {"cpu": "another", "cores": 4, "system": "Linux"},
     }
     (tmp_path / "serving.json").write_text(json.dumps(document))
     monkeypatch.setattr(hook, "RESULTS", tmp_path)
@@ -78,7 +79,10 @@ def test_a_missed_target_and_a_quick_run_say_so(hook: ModuleType) -> None:
     assert met.endswith("| >= 10 | yes |")
     assert "quick run" in hook.machine()
     assert "mosec 0.9.8" in hook.machine()
-    assert "Kept from an earlier run, of an earlier Fairway: tiny, mosec, JSON." in hook.machine()
+    assert (
+        "Kept from an earlier run, of an earlier Fairway, on 4 cores of another (Linux): tiny, mosec, JSON."
+        in hook.machine()
+    )
     assert hook.left_out() == "- Triton: no such package"
 
 
