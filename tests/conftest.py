@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,22 @@ hypothesis_settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("fairway")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logging() -> None:
+    """What earlier tests, or libraries that they used, changed in the process's logging, no test finds."""
+    logging.disable(logging.NOTSET)
+    logging.setLogRecordFactory(logging.LogRecord)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers:
+        handler.setLevel(logging.NOTSET)
+        handler.filters.clear()
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "fairway":
+            logger.setLevel(logging.NOTSET)
+            logger.disabled = False
 
 
 class Digits(NamedTuple):
