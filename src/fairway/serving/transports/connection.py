@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.serving.inference import Outcome
 from fairway.serving.settings import ServeSettings
+from fairway.serving.transports.drop import drop
 from fairway.serving.transports.exchange import Exchange
 from fairway.serving.transports.heads import Head
 
@@ -242,7 +243,7 @@ class Connection(HttpToolsProtocol):
         if self._unread is None or unread <= self._unread - _PROGRESS_BYTES:
             self._unread, self._unread_since = unread, now
         elif now - self._unread_since > self.settings.read_timeout_s:
-            self.transport.abort()
+            drop(self.transport)
 
     def _time_out(self) -> None:
         if not self._begun:  # it connected, and said nothing

@@ -9,6 +9,7 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Any, Final
 
+from fairway.serving.transports.drop import drop
 from fairway.serving.transports.grpc.base import INTERNAL
 from fairway.serving.transports.http2 import frames
 from fairway.serving.transports.http2.frames import ConnectionFault
@@ -230,7 +231,8 @@ class Link(asyncio.Protocol):
         if self._stuck is None or taken > self._stuck[0]:
             self._stuck = taken, now
         elif now - self._stuck[1] > timeout_s:
-            self.abort()
+            self._closing = True
+            drop(self.transport)
 
     def _in_kernel(self) -> int:
         """Bytes that the kernel holds until the client takes them; what stands for the end is one of its own."""
