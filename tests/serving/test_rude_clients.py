@@ -151,11 +151,15 @@ def test_a_client_that_takes_no_answers_is_not_read_any_further_and_dropped(
     assert httpx.post(impatient.url + INFER.decode(), json=request_of()).status_code == 200
 
 
-def test_what_a_dropped_client_did_not_take_is_kept_nowhere(impatient: RunningServer) -> None:
+OPENAPI = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("asked", [OPENAPI * 500, READY * 6000])  # more than the kernel holds, and less
+def test_what_a_dropped_client_did_not_take_is_kept_nowhere(impatient: RunningServer, asked: bytes) -> None:
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", impatient.port))
-        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 500)  # little to read, megabytes to answer
+        deaf.sendall(asked)
         patience = time.monotonic() + SOON_S
         while found := states(impatient.port, deaf.getsockname()[1]):
             assert found == {psutil.CONN_ESTABLISHED}, "the kernel goes on with it alone"

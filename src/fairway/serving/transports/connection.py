@@ -17,9 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fairway.core.errors import FairwayError, InvalidRequest
 from fairway.serving.inference import Outcome
 from fairway.serving.settings import ServeSettings
-from fairway.serving.transports.drop import drop
 from fairway.serving.transports.exchange import Exchange
 from fairway.serving.transports.heads import Head
+from fairway.serving.transports.untaken import drop, in_kernel
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PARTING_S = 1.0
@@ -54,6 +54,7 @@ class Connection(HttpToolsProtocol):
         self._waiting_since: float | None = None
         self._answered = False
         self._answered_at = 0.0
+        self._taken = True  # all answers, by the client's machine
         self._unread: int | None = None
         self._unread_since = 0.0
         self._parting_since: float | None = None
@@ -221,13 +222,16 @@ class Connection(HttpToolsProtocol):
             if now - self._parting_since > _PARTING_S:
                 self.transport.abort()
             return
-        if self._parting_since is not None or self.transport.is_closing() or self.flow.write_paused:
+        if self._answered:  # since the last look
+            self._answered, self._answered_at, self._taken = False, now, False
+        elif not self._taken:
+            self._taken = not in_kernel(self.transport)
+        held_up = self._parting_since is not None or self.transport.is_closing() or self.flow.write_paused
+        if held_up or (self._waiting_since is None and not self._taken and now > self._answered_at):
             self._check_reader(now)
             return
         self._unread = None
         if self._waiting_since is None:
-            if self._answered:  # since the last look
-                self._answered, self._answered_at = False, now
             idle = self.cycle is not None and self.cycle.response_complete
             if idle and now - self._answered_at > self.settings.keep_alive_s:
                 self.transport.close()
@@ -239,7 +243,7 @@ class Connection(HttpToolsProtocol):
 
     def _check_reader(self, now: float) -> None:
         """Drop a client that takes its answers too slowly, or never."""
-        unread = self.transport.get_write_buffer_size()
+        unread = self.transport.get_write_buffer_size() + in_kernel(self.transport)
         if self._unread is None or unread <= self._unread - _PROGRESS_BYTES:
             self._unread, self._unread_since = unread, now
         elif now - self._unread_since > self.settings.read_timeout_s:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import sys
-import termios
 from typing import TYPE_CHECKING, Any, Final
 
-from fairway.serving.transports.drop import drop
 from fairway.serving.transports.grpc.base import INTERNAL
 from fairway.serving.transports.http2 import frames
 from fairway.serving.transports.http2.frames import ConnectionFault
 from fairway.serving.transports.http2.limits import Bucket
 from fairway.serving.transports.http2.outbox import Outbox
 from fairway.serving.transports.http2.stream import Stream
+from fairway.serving.transports.untaken import drop, in_kernel
 
 if TYPE_CHECKING:
     from fairway.serving.transports.http2.server import Http2
@@ -221,7 +218,7 @@ class Link(asyncio.Protocol):
 
     def _check_reader(self, now: float, timeout_s: float) -> None:
         """Drop a client that does not take its answers."""
-        buffered = self.transport.get_write_buffer_size() + (self._in_kernel() if self._closing else 0)
+        buffered = self.transport.get_write_buffer_size() + (in_kernel(self.transport) if self._closing else 0)
         if not self.outbox.unsent + buffered:
             self._stuck = None
             if self._closing and now >= self._lingers_until:
@@ -233,14 +230,6 @@ class Link(asyncio.Protocol):
         elif now - self._stuck[1] > timeout_s:
             self._closing = True
             drop(self.transport)
-
-    def _in_kernel(self) -> int:
-        """Bytes that the kernel holds until the client takes them; what stands for the end is one of its own."""
-        connected = self.transport.get_extra_info("socket")
-        if connected is None or connected.fileno() < 0:
-            return 0
-        queued = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
-        return max(0, int.from_bytes(queued, sys.byteorder) - 1)
 
     def _check_silence(self, now: float, timeout_s: float) -> None:
         """Ask a client with open calls that says nothing whether it is still there."""
