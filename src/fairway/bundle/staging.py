@@ -74,9 +74,9 @@ def publish_file(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
-def sync(directory: Path) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content durable, or a directory's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

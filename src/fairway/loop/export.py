@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.bundle.staging import publish, staging
+from fairway.bundle.staging import publish, staging, sync
 from fairway.core.errors import InvalidConfig
 from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
@@ -98,14 +98,6 @@ def _placed(place: Path, write: Callable[[Path], None]) -> Path:
         write(staged)
         for file in staged.rglob("*"):
             if file.is_file():
-                _sync(file)
+                sync(file)
         publish(staged, place)
     return place
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
