@@ -23,10 +23,12 @@ from fairway.optimization.passes import (
     narrow,
     nbits,
     nncf,
+    openvino,
     simplify,
     smooth,
     static,
     tokens,
+    unfuse,
 )  # fmt: skip
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.recipes import Stage
@@ -244,6 +246,40 @@ def test_nncf_quantizes_and_runs_on_either_engine(bert: Path, tmp_path: Path) ->
 def test_a_graph_of_fused_operators_is_not_nncfs(fused: Path, tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match=r"com\.microsoft"):
         apply(nncf.PASS, fused, tmp_path / "made", tiny.sample())
+
+
+@pytest.mark.parametrize("narrowed", [False, True])
+def test_fused_attention_is_written_out_again_for_who_knows_only_the_standard(
+    fused: Path, tmp_path: Path, narrowed: bool
+) -> None:
+    source = apply(narrow.PASS, fused, tmp_path / "narrowed", tiny.sample()) if narrowed else fused
+    made = apply(unfuse.PASS, source, tmp_path / "made", tiny.sample())
+    assert {entry.domain for entry in onnx.load(made).opset_import} <= {"", "ai.onnx"}
+    assert count(made)["Softmax"] == count(source)["MultiHeadAttention"]
+    assert largest_difference(fused, made, tiny.sample()) == ""
+    assert count(apply(nncf.PASS, made, tmp_path / "int8", tiny.sample()))["QuantizeLinear"] > 4
+
+
+def test_attention_with_more_than_the_standard_says_plainly_stays(gpt2: Path, tmp_path: Path) -> None:
+    with pytest.raises(NothingToDo, match="no attention in one operator"):
+        apply(unfuse.PASS, gpt2, tmp_path / "given", tiny.sample(types=False))
+    fused = apply(attention.PASS, gpt2, tmp_path / "fused", tiny.sample(types=False))
+    model = onnx.load(fused)
+    for node in model.graph.node:
+        if node.op_type == "MultiHeadAttention":
+            node.attribute.append(onnx.helper.make_attribute("unidirectional", 1))
+    onnx.save(model, fused)
+    with pytest.raises(NothingToDo, match="more than the standard"):
+        apply(unfuse.PASS, fused, tmp_path / "made", tiny.sample(types=False))
+
+
+def test_on_openvino_what_is_not_int8_is_computed_as_the_recipe_says(bert: Path, tmp_path: Path) -> None:
+    stages = [Stage("int8-nncf", nncf.PASS.settings()), Stage("openvino-int8", {"precision": "fp32"})]
+    _, records = apply_recipe(bert, stages, tiny.sample(), tmp_path)
+    assert engine_after(EngineSpec(), records).options == {"precision": "fp32"}
+    assert openvino.INT8.engine is not None
+    assert openvino.INT8.engine(EngineSpec(), {"precision": "bf16"}).options == {"precision": "bf16"}
+    assert openvino.INT8.engine(EngineSpec(), {}).options == {"precision": "fp32"}  # recipes made before it was asked
 
 
 def test_openvino_takes_over_a_graph_and_gives_the_same_answers(bert: Path, tmp_path: Path) -> None:

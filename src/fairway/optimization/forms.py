@@ -23,6 +23,8 @@ _PRODUCTS = ("int8-dynamic", "int8-static", "int8-mixed")
 _CALIBRATED = ("int8-static", "int8-mixed")
 _GIVEN: Condition = {"operators": ("given",)}
 _TRANSFORMER: Condition = {"operators": ("transformer",)}
+_PORTABLE: Condition = {"operators": ("given", "transformer")}
+"""Whole graphs in the standard's operators, for other engines and quantizers."""
 _GRID = 4
 """Values that are tried of a number between two bounds, beside its default."""
 
@@ -102,21 +104,22 @@ class Forms:
         return found
 
     def _axes(self, more: Iterable[str]) -> tuple[Axis, ...]:
-        plain: Condition = {**_GIVEN, "weights": ("float",)}
-        alone = ("int8-nncf", "fp16-weights", "int4-weights")
-        others = _installed(
-            [
-                Choice("openvino", plain),
-                Choice("openvino-bf16", plain),
-                Choice("openvino-int8", {**_GIVEN, "weights": ("int8-nncf",)}),
-            ]
+        plain: Condition = {**_PORTABLE, "weights": ("float",)}
+        nncf: Condition = {**_PORTABLE, "weights": ("int8-nncf",)}
+        others = _installed([Choice("openvino", plain), Choice("openvino-bf16", plain), Choice("openvino-int8", nncf)])
+        alone = ("fp16-weights", "int4-weights")
+        engines = (
+            Choice("onnxruntime", {**_GIVEN, "weights": alone}),
+            Choice("onnxruntime", {**_TRANSFORMER, "weights": ("float",)}),
+            Choice("onnxruntime", nncf),
+            *others,
         )
-        engines = (Choice("onnxruntime", {**_GIVEN, "weights": alone}), *others)
         # What is given, with its weights, on its engine: that is the original.
         as_float = ("standard", "transformer", *(["given"] if any(c.when == plain for c in others) else []))
         weights = (
             Choice("float", {"operators": as_float}),
             *(Choice(name, {"operators": ("standard", "transformer")}) for name in _PRODUCTS),
+            Choice("int8-nncf", _PORTABLE),
             *(Choice(name, _GIVEN) for name in alone),
         )
         smoothed: Condition = {**_TRANSFORMER, "weights": _CALIBRATED}
@@ -129,6 +132,7 @@ class Forms:
             Axis("outliers", (Choice("kept", smoothed), *_installed([Choice("smooth", smoothed)]))),
             *self._parameters("smooth", {"outliers": ("smooth",)}),
             Axis("engine", engines),
+            *self._parameters("openvino-int8", {"engine": ("openvino-int8",)}),
         ]
         return tuple(axes)
 
@@ -158,12 +162,15 @@ class Forms:
         elif operators == "transformer":
             tokens = [self._stage("tokens", point)] if point["tokens"] == "tokens" else []
             stages += [Stage("simplify"), Stage("attention"), *tokens, Stage("narrow")]
-            stages += [whole] if weights == "float" else []
+            if weights == "int8-nncf" or engine != "onnxruntime":
+                stages.append(Stage("unfuse"))
+            elif weights == "float":
+                stages.append(whole)
             stages += [self._stage("smooth", point)] if point.get("outliers") == "smooth" else []
         if weights not in ("", "float"):
             stages.append(self._stage(weights, point))
         if engine != "onnxruntime":
-            stages.append(Stage(engine))
+            stages.append(self._stage(engine, point))
         return tuple(stages)
 
     def _stage(self, name: str, point: Mapping[str, Value]) -> Stage:

@@ -12,12 +12,14 @@ from fairway.core.errors import FairwayError
 from fairway.core.manifest import EngineSpec
 from fairway.engines.base import load_engine
 from fairway.optimization.graphs import copy_graph
-from fairway.optimization.passes.base import Apply, Needs, NothingToDo, Pass, Sample
+from fairway.optimization.passes.base import Apply, Needs, NothingToDo, Parameter, Pass, Sample
 
 
 def _on(precision: str) -> Apply:
-    def apply(source: Path, destination: Path, _parameters: Mapping[str, Any], _sample: Sample) -> None:
-        spec = EngineSpec("openvino", source.name, options={"precision": precision})
+    """Check that this machine runs the graph; ``precision`` is of what is not int8, unless a parameter says otherwise."""
+
+    def apply(source: Path, destination: Path, parameters: Mapping[str, Any], _sample: Sample) -> None:
+        spec = EngineSpec("openvino", source.name, options={"precision": parameters.get("precision", precision)})
         try:
             load_engine(spec, source.parent).close()
         except FairwayError as error:
@@ -49,7 +51,8 @@ INT8 = Pass(
     apply=_on("fp32"),
     needs=_NEEDS,
     changes=frozenset({"engine"}),
-    engine=lambda spec, _: _engine("fp32", spec),
+    parameters={"precision": Parameter("what is not int8 is computed in", "fp32", choices=("fp32", "bf16"))},
+    engine=lambda spec, parameters: _engine(parameters.get("precision", "fp32"), spec),
 )
 BF16 = Pass(
     name="openvino-bf16",

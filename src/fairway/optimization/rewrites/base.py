@@ -126,3 +126,9 @@ class Rewriting:
         """Import an operator set."""
         if domain not in {entry.domain for entry in self.model.opset_import}:
             self.model.opset_import.add(domain=domain, version=version)
+
+    def forget_domain(self, domain: str) -> None:
+        """No longer import an operator set that no node uses."""
+        if domain not in {node.domain for node in self.graph.node}:
+            for entry in [e for e in self.model.opset_import if e.domain == domain]:
+                self.model.opset_import.remove(entry)
