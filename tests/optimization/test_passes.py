@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from fairway.optimization import build
 from fairway.optimization.build import apply_recipe
 from fairway.optimization.graphs import external_files, graph_digest, largest_difference, operators, structure
 from fairway.optimization.passes import dynamic, graph, lower, static
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
+from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.quiet import quiet
 from fairway.optimization.recipes import Stage, recipes
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
@@ -323,3 +325,54 @@ def test_outputs_of_a_lowered_graph_have_the_same_types(linear_graph: Path, samp
     x = sample.feed["X"][:4]
     before, after = infer(linear_graph, x), infer(made, x)
     assert {k: (v.dtype, v.shape) for k, v in before.items()} == {k: (v.dtype, v.shape) for k, v in after.items()}
+
+
+def test_forms_that_begin_alike_are_made_from_where_they_part(
+    mlp_graph: Path, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    real = build._apply
+
+    def watched(stage: Stage, *rest: Any) -> Any:
+        ran.append(stage.name)
+        return real(stage, *rest)
+
+    monkeypatch.setattr(build, "_apply", watched)
+    prefixes = Prefixes(tmp_path / "stages", most=2)
+    made: dict[str, list[str]] = {}
+    for number, name in enumerate(["int8-static", "int8-dynamic", "int8-static"]):
+        (recipe,) = recipes(OptimizationSettings(candidates=(name,)), {"rows": 8})
+        for kept in (prefixes, None):
+            (scratch := tmp_path / f"{number}-{kept is None}").mkdir()
+            ran.clear()
+            _, records = apply_recipe(mlp_graph, recipe.stages, sample, scratch, kept)
+            made.setdefault(name, []).append(records[-1].after)
+            assert ran == [stage.name for stage in recipe.stages][(2 if number and kept else 0) :]
+    assert all(len(set(digests)) == 1 for digests in made.values())
+
+
+def test_only_the_last_few_graphs_on_the_way_are_kept(mlp_graph: Path, tmp_path: Path) -> None:
+    prefixes = Prefixes(tmp_path / "stages", most=2)
+    stages = [Stage("lower"), Stage("graph", {"level": "basic"}), Stage("int8-dynamic")]
+    for count in (1, 2):
+        prefixes.keep(stages[:count], mlp_graph, [])
+    assert (found := prefixes.longest([*stages[:1], Stage("attention")])) is not None
+    assert found.stages == 1
+    prefixes.keep([Stage("simplify")], mlp_graph, [])
+    assert len(list((tmp_path / "stages").iterdir())) == 2
+    assert (found := prefixes.longest(stages)) is not None
+    assert found.stages == 1
+    assert prefixes.longest(stages[:1]) is None
+
+
+def test_where_the_disk_is_full_nothing_is_kept_and_nothing_lost(
+    mlp_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fairway.optimization.prefixes.copy_graph", full)
+    prefixes = Prefixes(tmp_path / "stages")
+    prefixes.keep([Stage("lower")], mlp_graph, [])
+    assert prefixes.longest([Stage("lower"), Stage("graph")]) is None
+    assert not list((tmp_path / "stages").iterdir())

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, Overloaded
+from fairway.core.feeds import digest
 from fairway.core.tensors import Tensors
 from fairway.serving.batches import BatchingSettings
 from fairway.serving.batching import Scheduler
-from fairway.serving.cache import ResponseCache, digest, may_cache, private
+from fairway.serving.cache import ResponseCache, may_cache, private
 from fairway.serving.joining import Answer
 from fairway.serving.queues import Job
 from fairway.serving.sharing import SharingScheduler

@@ -21,8 +21,8 @@ from fairway.model import Model
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PART_BYTES = 8 * 2**20
-"""Input of one part, unless a single batch has more."""
+_PART_BYTES, _PART_FEEDS = 8 * 2**20, 4
+"""Input of one part, at most, unless a single batch has more: text is small and takes long, images the other way round."""
 
 
 def answers(
@@ -67,7 +67,7 @@ def _parts(feeds: Iterable[Tensors]) -> Iterator[list[Tensors]]:
     size = 0
     for feed in feeds:
         more = sum(array.nbytes for array in feed.values())
-        if held and size + more > _PART_BYTES:
+        if held and (size + more > _PART_BYTES or len(held) == _PART_FEEDS):
             yield held
             held, size = [], 0
         held.append(feed)

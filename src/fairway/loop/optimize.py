@@ -33,6 +33,7 @@ def optimize(
     Optimization
         With ``.chosen`` (a bundle; the original where nothing pays) and ``.candidates``.
     """
+    from fairway.core.compute import open_mapper
     from fairway.optimization.optimize import optimize as search
 
     project = project or Project.find()
@@ -42,19 +43,21 @@ def optimize(
     progress.step(f"optimizing {bundle.manifest.name}")
     gate, objective = project.settings.gate, project.settings.optimize.objective
     saturate = needs_saturation(gate) or objective in ("throughput_rps", "energy_mj_per_request")
-    return search(
-        bundle,
-        table=table,
-        reference=reference,
-        label=project.data.label,
-        gate=gate,
-        slices=project.settings.slices,
-        workdir=project.work() / "candidates",
-        earlier=earlier_journals(project),
-        known=champion_recipe(project, bundle.manifest.name),
-        measure=lambda candidate: measure(candidate, gate, REQUESTS, saturate=saturate),
-        settings=project.settings.optimize,
-        evaluation=project.settings.evaluate,
-        root=project.root,
-        progress=progress,
-    )
+    with open_mapper(project.settings.compute) as mapper:
+        return search(
+            bundle,
+            table=table,
+            reference=reference,
+            label=project.data.label,
+            gate=gate,
+            slices=project.settings.slices,
+            workdir=project.work() / "candidates",
+            earlier=earlier_journals(project),
+            known=champion_recipe(project, bundle.manifest.name),
+            measure=lambda candidate: measure(candidate, gate, REQUESTS, saturate=saturate),
+            settings=project.settings.optimize,
+            evaluation=project.settings.evaluate,
+            root=project.root,
+            mapper=mapper,
+            progress=progress,
+        )

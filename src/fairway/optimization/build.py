@@ -16,6 +16,7 @@ from fairway.core.manifest import EVIDENCE, EngineSpec, PassRecord
 from fairway.core.processor import int8_sums, processor
 from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
 from fairway.optimization.passes.base import NothingToDo, Sample
+from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.recipes import Recipe, Stage
 from fairway.optimization.registry import missing_extras, passes
 
@@ -31,11 +32,12 @@ def recipe_key(source: Bundle, recipe: Recipe) -> str:
 
 
 def apply_recipe(
-    graph: Path, stages: Sequence[Stage], sample: Sample, scratch: Path
+    graph: Path, stages: Sequence[Stage], sample: Sample, scratch: Path, prefixes: Prefixes | None = None
 ) -> tuple[Path, tuple[PassRecord, ...]]:
     """Apply ``stages`` to ``graph`` in order, each in a directory of its own below ``scratch``.
 
-    A stage that has nothing to do is left out, unless it is the last.
+    A stage that has nothing to do is left out, unless it is the last. ``prefixes`` of the same graph and sample are gone on
+    from, and added to.
 
     Returns
     -------
@@ -47,10 +49,12 @@ def apply_recipe(
     NothingToDo
         Saying why the last stage does not apply.
     """
-    current, records, engine = scratch / "source" / graph.name, list[PassRecord](), EngineSpec()
+    known = prefixes.longest(stages) if prefixes else None
+    current, records, engine = scratch / "source" / graph.name, list(known.records if known else ()), EngineSpec()
     current.parent.mkdir()
-    copy_graph(graph, current)
-    for number, stage in enumerate(stages):
+    copy_graph(known.graph if known else graph, current)
+    engine = engine_after(engine, records)
+    for number, stage in list(enumerate(stages))[known.stages if known else 0 :]:
         made = scratch / f"{number}-{stage.name}" / graph.name
         made.parent.mkdir()
         try:
@@ -58,13 +62,17 @@ def apply_recipe(
         except NothingToDo:
             if number == len(stages) - 1 and not (stage.name == "graph" and records):
                 raise
-            continue
-        records.append(PassRecord(stage.name, stage.parameters, graph_digest(current), graph_digest(made)))
-        current, engine = made, after
+        else:
+            records.append(PassRecord(stage.name, stage.parameters, graph_digest(current), graph_digest(made)))
+            current, engine = made, after
+        if prefixes and number < len(stages) - 1:
+            prefixes.keep(stages[: number + 1], current, records)
     return current, tuple(records)
 
 
-def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination: Path) -> Bundle:
+def build_candidate(
+    source: Bundle, recipe: Recipe, sample: Sample, destination: Path, prefixes: Prefixes | None = None
+) -> Bundle:
     """Write the bundle that ``recipe`` makes of ``source`` at ``destination``, or return the one already there.
 
     Its processing, samples, labels and tuning are the source's; its parent is the source.
@@ -81,7 +89,7 @@ def build_candidate(source: Bundle, recipe: Recipe, sample: Sample, destination:
         raise NothingToDo(f"this bundle runs {spec.file!r} on engine {spec.name!r}; the passes here change ONNX graphs")
     graph = source.file(spec.file)
     with tempfile.TemporaryDirectory(prefix=".scratch.", dir=destination.parent) as scratch:
-        made, records = apply_recipe(graph, recipe.stages, sample, Path(scratch))
+        made, records = apply_recipe(graph, recipe.stages, sample, Path(scratch), prefixes)
         before = source.manifest
         folder = Path(spec.file).parent
         replaced = {(folder / name).as_posix() for name in (graph.name, *external_files(graph))}

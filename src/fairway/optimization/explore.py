@@ -14,6 +14,7 @@ from fairway.core.metrics import Measurement
 from fairway.optimization.build import build_candidate, recipe_key
 from fairway.optimization.forms import Forms
 from fairway.optimization.passes.base import NothingToDo, Sample
+from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.probe import cost_ratio
 from fairway.optimization.recipes import Recipe
 from fairway.optimization.report import ORIGINAL, Candidate, Status
@@ -71,6 +72,7 @@ class Explorer:
         self.original, self._forms, self._journal = original, forms, journal
         self._examiner, self.rungs, self._sample = examiner, rungs, sample
         self._gate, self._objective, self._workdir, self._progress = gate, objective, workdir, progress
+        self._prefixes = Prefixes(workdir / ".stages")
 
     @property
     def _plan(self) -> Plan:
@@ -100,7 +102,7 @@ class Explorer:
         """The bundle of a point, made again if it was removed."""
         recipe = self._forms.recipe(point)
         path = self._workdir / f"{recipe.name}-{recipe_key(self.original, recipe)[:12]}"
-        return build_candidate(self.original, recipe, self._sample, path)
+        return build_candidate(self.original, recipe, self._sample, path, self._prefixes)
 
     def quality(self, trial: Trial) -> tuple[Measurement, ...]:
         """Of a form that was examined: on the most rows that it was."""

@@ -15,7 +15,7 @@ from fairway.core.errors import Conflict
 
 @contextlib.contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Hold ``directory`` for one search, and remove what one that was killed left behind.
+    """Hold ``directory`` for one search, and remove what it, or one that was killed, leaves behind.
 
     The lock is the operating system's: it ends with the process, however that ends.
 
@@ -30,12 +30,20 @@ def exclusive(directory: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(f"another search is running in {directory}; wait for it, or use another directory") from None
-        for leftover in directory.glob(".*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            elif leftover.name != ".lock":
-                leftover.unlink(missing_ok=True)
-        yield
+        _clear(directory)
+        try:
+            yield
+        finally:
+            _clear(directory)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what was only of use to one search."""
+    for leftover in directory.glob(".*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        elif leftover.name != ".lock":
+            leftover.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

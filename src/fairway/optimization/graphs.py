@@ -15,6 +15,7 @@ import numpy as np
 from fairway.bundle.format import file_digest
 from fairway.core.extras import require
 from fairway.core.manifest import EngineSpec
+from fairway.core.mapping import cores
 from fairway.engines.base import Engine, load_engine
 from fairway.optimization.passes.base import Sample
 
@@ -103,7 +104,7 @@ def largest_difference(
 
 
 def _load(path: Path, spec: EngineSpec) -> Engine:
-    return load_engine(msgspec.structs.replace(spec, file=path.name), path.parent)
+    return load_engine(msgspec.structs.replace(spec, file=path.name, threads=cores()), path.parent)
 
 
 def _difference(before: Engine, after: Engine, sample: Sample) -> str:

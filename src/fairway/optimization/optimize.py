@@ -13,6 +13,7 @@ import msgspec
 from fairway.bundle.format import Bundle, write_bundle
 from fairway.core.gate import Gate, check_gate
 from fairway.core.manifest import Cost, PassRecord
+from fairway.core.mapping import THREADS, Mapper
 from fairway.evaluation.environment import describe_environment
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
@@ -51,6 +52,7 @@ def optimize(
     earlier: Sequence[Path] = (),
     known: Sequence[Sequence[PassRecord]] = (),
     root: Path | None = None,
+    mapper: Mapper = THREADS,
     progress: Callable[[str, int, int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Optimization:
@@ -85,6 +87,8 @@ def optimize(
         Of earlier bundles of the family, such as the champion's; these are tried first, too.
     root : Path, optional
         Where metrics of the user's own are imported from; by default the working directory.
+    mapper : Mapper, optional
+        What answers test rows; by default as many threads as there are cores. Costs are measured with nothing beside.
     progress : callable, optional
         Told the step, how much of it is done, and out of how much.
     clock : callable
@@ -118,6 +122,7 @@ def optimize(
             settings=evaluation or EvaluationSettings(),
             directory=workdir,
             root=root,
+            mapper=mapper,
             progress=progress,
         )
         search = _Search(

@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,11 +15,13 @@ import msgspec
 from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError
 from fairway.core.gate import Gate, Verdict, judge
+from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement, described
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
 from fairway.optimization.files import write_atomic
+from fairway.optimization.remembering import Remembering
 from fairway.optimization.report import ORIGINAL
 from fairway.optimization.rounds import combine, compare
 from fairway.optimization.rows import corrected
@@ -42,6 +44,8 @@ class Examiner:
     original : Bundle
     directory : Path
         Where scores are kept.
+    mapper : Mapper, optional
+        What answers the rows; by default as many threads as there are cores.
     """
 
     def __init__(
@@ -55,11 +59,14 @@ class Examiner:
         settings: EvaluationSettings,
         directory: Path,
         root: Path | None = None,
+        mapper: Mapper = THREADS,
         progress: Callable[[str, int, int], None] | None,
     ) -> None:
         self._original, self._table, self._label, self._gate = original, table, label, gate
         self._root = root
         self._slices, self._settings, self._directory, self._progress = tuple(slices), settings, directory, progress
+        self._mapper = mapper
+        self._first: Remembering | None = None
 
     def quality(
         self, bundle: Bundle, table: Table | None = None, *, looks: int = 1, paired: bool = False
@@ -88,18 +95,20 @@ class Examiner:
     def _evaluate(
         self, bundle: Bundle, table: Table, settings: EvaluationSettings, alone: bool
     ) -> tuple[Measurement, ...]:
-        with ExitStack() as stack:
-            model = stack.enter_context(Model(bundle))
+        self._first = self._first or Remembering(self._original)
+        itself = bundle.digest == self._original.digest
+        with nullcontext(self._first) if itself else Model(bundle) as model:
             report = evaluate(
                 model,
                 table,
                 label=self._label,
                 gate=self._gate,
                 slices=self._slices,
-                champion=None if alone else stack.enter_context(Model(self._original)),
+                champion=None if alone else self._first,
                 champion_name=ORIGINAL,
                 settings=settings,
                 root=self._root,
+                mapper=self._mapper,
                 progress=self._progress,
             )
         return tuple(report.measurements)

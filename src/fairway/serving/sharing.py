@@ -11,9 +11,10 @@ from typing import Protocol
 import msgspec
 
 from fairway.core.errors import DeadlineExceeded, FairwayError
+from fairway.core.feeds import digest
 from fairway.core.tensors import Tensors
 from fairway.serving.batching import Scheduler
-from fairway.serving.cache import ResponseCache, digest, private
+from fairway.serving.cache import ResponseCache, private
 from fairway.serving.joining import Answer, Run
 from fairway.serving.queues import Job, Traced
 
