@@ -26,24 +26,32 @@ ORIGINAL = "FP32 ONNX Runtime"
 
 
 class Form(msgspec.Struct):
-    """One form; ``right`` says of each test row whether it is answered right."""
+    """One form.
+
+    Attributes
+    ----------
+    right : array of bool
+        Of each test row, whether it is answered right.
+    seconds : mapping of int to list of float
+        By rows in a call: seconds per row, one figure for each round.
+    """
 
     name: str
     bundle: Bundle
     right: Any = None
-    seconds: list[float] = []
+    seconds: dict[int, list[float]] = {}
 
 
 def make(source: Bundle, names: Sequence[str], sample: Sample, folder: Path) -> list[Form]:
     """The original and every form that applies; what does not is told."""
-    made = [Form(ORIGINAL, source, seconds=[])]
+    made = [Form(ORIGINAL, source)]
     folder.mkdir(parents=True, exist_ok=True)
     described = {"rows": sample.rows, "seed": 0, "data": "benchmark"}
     for recipe in recipes(OptimizationSettings(candidates=tuple(names)), described):
         try:
             started = time.perf_counter()
             key = f"{recipe.name}-{source.digest.removeprefix('sha256:')[:8]}"
-            made.append(Form(recipe.name, build_candidate(source, recipe, sample, folder / key), seconds=[]))
+            made.append(Form(recipe.name, build_candidate(source, recipe, sample, folder / key)))
             print(f"{recipe.name}: made in {time.perf_counter() - started:.0f} s", flush=True)
         except NothingToDo as why:
             print(f"{recipe.name}: {why}", flush=True)
@@ -63,52 +71,66 @@ def score(forms: Sequence[Form], feed: Tensors, labels: Any, *, batch: int = 1) 
         print(f"{form.name}: accuracy {form.right.mean():.4f}", flush=True)
 
 
-def race(forms: Sequence[Form], feed: Tensors, *, rounds: int, calls: int) -> None:
-    """Time single-row calls, every form once per round in a new order, on one thread."""
+def race(forms: Sequence[Form], feed: Tensors, *, rows: int, rounds: int, calls: int) -> None:
+    """Time calls of ``rows`` rows, every form once per round in a new order, on one thread."""
     models = {form.name: Model(form.bundle, threads=1) for form in forms}
     order = random.Random(0)
-    rows = len(next(iter(feed.values())))
+    many = len(next(iter(feed.values())))
     for number in range(-1, rounds):
         for form in order.sample(list(forms), len(forms)):
             model = models[form.name]
             started = time.perf_counter()
             for call in range(calls):
-                row = (number * calls + call) % rows
-                model.infer({n: a[row : row + 1] for n, a in feed.items()}, raw=True)
+                chosen = np.arange((number * calls + call) * rows, (number * calls + call + 1) * rows) % many
+                model.infer({n: a[chosen] for n, a in feed.items()}, raw=True)
             if number >= 0:
-                form.seconds.append((time.perf_counter() - started) / calls)
+                form.seconds.setdefault(rows, []).append((time.perf_counter() - started) / calls / rows)
     for model in models.values():
         model.close()
 
 
 def figures(title: str, forms: Sequence[Form], targets: Mapping[str, tuple[str, str]]) -> list[Figure]:
-    """Throughput, gain within rounds, size, and the paired change of accuracy with its 95 % interval."""
+    """Throughput, gain within rounds, size, and the paired change of accuracy with its 95 % interval.
+
+    A target for throughput is one for calls of as many rows as were timed; fewer rows are shown beside.
+    """
     first, found = forms[0], list[Figure]()
+    most = max(first.seconds)
     for form in forms:
-        found.append(figure(f"{title} {form.name}", [1 / s for s in form.seconds], "rows/s"))
+        for rows, seconds in form.seconds.items():
+            found.append(figure(f"{title} {form.name}, {_rows(rows)}", [1 / s for s in seconds], "rows/s"))
         if form is first:
             continue
         gain, size = targets.get(form.name, ("", ""))
-        ratios = [base / own for base, own in zip(first.seconds, form.seconds, strict=True)]
-        found.append(figure(f"{title} {form.name}: throughput", ratios, "x FP32", gain))
+        for rows, seconds in form.seconds.items():
+            ratios = [base / own for base, own in zip(first.seconds[rows], seconds, strict=True)]
+            name = f"{title} {form.name}, {_rows(rows)}: throughput"
+            found.append(figure(name, ratios, "x FP32", gain if rows == most else ""))
         found.append(
             figure(f"{title} {form.name}: size", [form.bundle.size_bytes / first.bundle.size_bytes], "x FP32", size)
         )
         if form.right is not None:
-            found.append(_change(title, form, first))
+            found.append(change(title, form, first))
     return found
 
 
-def _change(title: str, form: Form, first: Form) -> Figure:
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def change(title: str, form: Form, first: Form, target: str = "") -> Figure:
+    """Of accuracy from ``first`` to ``form`` on the same rows, in points. A target must hold at the interval's near end."""
     gained, lost = int((form.right & ~first.right).sum()), int((~form.right & first.right).sum())
-    low, high = matched_interval(gained, lost, len(form.right), 0.95)
-    name = f"{title} {form.name}: accuracy change [{100 * low:+.2f}, {100 * high:+.2f}]"
-    change = 100 * (gained - lost) / len(form.right)
-    return Figure(name, round(change, 3), "points", round(50 * (high - low), 3))
+    low, high = (100 * bound for bound in matched_interval(gained, lost, len(form.right), 0.95))
+    of = f"{form.name}: accuracy change" if first.name == ORIGINAL else f"{form.name} - {first.name}: accuracy"
+    value = 100 * (gained - lost) / len(form.right)
+    holds = low >= float(target.removeprefix(">= ")) if target else None
+    name = f"{title} {of} [{low:+.2f}, {high:+.2f}]"
+    return Figure(name, round(value, 3), "points", round((high - low) / 2, 3), target, holds)
 
 
 def best(forms: Sequence[Form], allowed: float) -> Form | None:
     """The fastest form whose accuracy is at most ``allowed`` points below the original's, as measured."""
     first = forms[0]
     kept = [f for f in forms[1:] if f.right is None or 100 * (f.right.mean() - first.right.mean()) >= -allowed]
-    return min(kept, key=lambda f: statistics.median(f.seconds), default=None)
+    return min(kept, key=lambda f: statistics.median(f.seconds[max(f.seconds)]), default=None)

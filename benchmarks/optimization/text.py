@@ -36,18 +36,19 @@ def checkpoint(folder: Path = CACHE / "text") -> Path:
     return folder
 
 
-def text(folder: Path = CACHE / "text") -> tuple[Bundle, list[str], tuple[list[str], Any]]:
-    """The bundle; training texts; test texts and their classes."""
+def text(folder: Path = CACHE / "text") -> tuple[Bundle, tuple[list[str], Any], tuple[list[str], Any]]:
+    """The bundle; training texts and their classes; test texts and theirs."""
     import pyarrow.parquet as pq
 
     source, made = checkpoint(folder), folder.parent / "text.fairway"
     train, test = (pq.read_table(source / f"{name}.parquet") for name in ("train", "test"))
     if not made.is_dir():
-        rows = make_table(
+        reference = make_table(
             {"text": train["text"].to_pylist()[:256], "label": [LIBRARIES[i] for i in train["label"].to_pylist()[:256]]}
         )
-        convert(source, destination=made, name="text", task="classification", reference=rows, label="label")
-    return read_bundle(made), train["text"].to_pylist(), (test["text"].to_pylist(), np.array(test["label"].to_pylist()))
+        convert(source, destination=made, name="text", task="classification", reference=reference, label="label")
+    rows = tuple((table["text"].to_pylist(), np.array(table["label"].to_pylist())) for table in (train, test))
+    return read_bundle(made), rows[0], rows[1]
 
 
 def _tokenizer(folder: Path, texts: Sequence[str]) -> Any:

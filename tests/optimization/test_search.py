@@ -172,7 +172,7 @@ def test_other_forms_are_tried_and_their_origin_is_told(run: Run) -> None:
     found = run(settings={"trials": 3})
     tried = {c.name: c.origin for c in found.candidates if c.origin not in ("", "informed")}
     assert len(tried) == 3
-    assert set(tried.values()) <= {"neighbour", "model", "tpe"}
+    assert set(tried.values()) <= {"scout", "neighbour", "model", "tpe"}
     assert "3 further forms" in found.findings.ended
     best = found.winner.measurement("latency_p50_ms")
     assert best is not None

@@ -17,7 +17,7 @@ from fairway.optimization.honest import Judges
 from fairway.optimization.report import ORIGINAL, Candidate, Status
 from fairway.optimization.scoring import Measure, Rounds, measure_rounds, score, verdict
 from fairway.optimization.search.journal import Journal, Round
-from fairway.optimization.search.trials import finalists
+from fairway.optimization.search.trials import Trial, finalists
 from fairway.optimization.settings import OptimizationSettings
 
 
@@ -61,9 +61,7 @@ class Final:
             if any(trial is finalist for finalist in last):
                 self.bundles[name], self.qualities[name] = explorer.bundle(trial.point), explorer.quality(trial)
             elif self.candidates[name].status is Status.OUTPACED and not trial.outpaced:
-                self._change(
-                    name, reason=f"{trial.ratio:.2f} of the original's cost at first sight; finalists take less"
-                )
+                self._change(name, reason=_passed_over(trial, explorer))
         self._examined = sum(bool(trial.outcomes) for trial in tried.values())
         self._rounds: dict[str, Rounds] = {}
 
@@ -137,3 +135,11 @@ class Final:
 
     def _change(self, name: str, **changes: Any) -> None:
         self.candidates[name] = msgspec.structs.replace(self.candidates[name], **changes)
+
+
+def _passed_over(trial: Trial, explorer: Explorer) -> str:
+    """Why one that may keep the gate is no finalist."""
+    cost = f"{trial.ratio:.2f} of the original's cost at first sight"
+    if trial.keeps(len(explorer.rungs)):
+        return f"{cost}; finalists take less"
+    return f"{cost}, but the rows cannot tell whether it keeps the gate; finalists do"

@@ -124,14 +124,14 @@ class Forms:
         )
         smoothed: Condition = {**_TRANSFORMER, "weights": _CALIBRATED}
         axes = [
-            Axis("operators", tuple(map(Choice, ("standard", "transformer", "given", *more)))),
-            Axis("tokens", (Choice("all", _TRANSFORMER), *_installed([Choice("tokens", _TRANSFORMER)]))),
+            Axis("operators", tuple(map(Choice, ("standard", "transformer", "given", *more))), kinds=True),
+            Axis("tokens", (Choice("all", _TRANSFORMER), *_installed([Choice("tokens", _TRANSFORMER)])), kinds=True),
             *self._parameters("tokens", {"tokens": ("tokens",)}),
-            Axis("weights", _installed(weights)),
+            Axis("weights", _installed(weights), kinds=True),
             *(axis for name in (*_PRODUCTS, "int4-weights") for axis in self._parameters(name, {"weights": (name,)})),
-            Axis("outliers", (Choice("kept", smoothed), *_installed([Choice("smooth", smoothed)]))),
+            Axis("outliers", (Choice("kept", smoothed), *_installed([Choice("smooth", smoothed)])), kinds=True),
             *self._parameters("smooth", {"outliers": ("smooth",)}),
-            Axis("engine", engines),
+            Axis("engine", engines, kinds=True),
             *self._parameters("openvino-int8", {"engine": ("openvino-int8",)}),
         ]
         return tuple(axes)

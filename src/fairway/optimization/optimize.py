@@ -33,6 +33,8 @@ from fairway.optimization.settings import OptimizationSettings
 from fairway.optimization.warm import starts
 from fairway.sources.tables import Table
 
+_FINAL = 0.3
+"""The share of the time budget that is kept for measuring the finalists."""
 _REVISION = 1
 """Raised when a journal of before cannot be gone on with."""
 
@@ -184,7 +186,7 @@ class _Search:
             workdir=self.workdir,
             progress=self.progress,
         )
-        ended = explorer.run(self._time_left, self.settings.time_budget)
+        ended = explorer.run(self._time_to_search, self.settings.time_budget)
         final = Final(explorer, judges, self.gate, self.settings, ended)
         rounds = final.measure(measure, journal, self._time_left, self.progress)
         choice = final.choose()
@@ -235,6 +237,9 @@ class _Search:
         count = min(self.settings.calibration_rows, reference.rows)
         described = {"rows": count, "seed": self.settings.seed, "data": reference.digest}
         return draw_sample(self.original, reference, rows=count, seed=self.settings.seed), described
+
+    def _time_to_search(self) -> float:
+        return self._time_left() - _FINAL * self.settings.time_budget_s
 
     def _time_left(self) -> float:
         return self.settings.time_budget_s - (self.clock() - self.started)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statistics import median
 
 from fairway.bundle.format import Bundle
+from fairway.core.tensors import Tensors
 from fairway.model import Model
 from fairway.optimization.cost import sample_rows
 from fairway.optimization.passes.base import Sample
@@ -28,8 +29,9 @@ def cost_ratio(
 ) -> float:
     """What ``candidate`` costs as a multiple of ``original``: below 1 is better.
 
-    Size for objectives of size and memory; else the time of an engine's call on real rows, one row for a latency and
-    several for all else. The two take turns, so that what slows the machine down slows both.
+    Size for objectives of size and memory; else the time of an engine's calls on real rows, one row for a latency and
+    several for all else, which a form that does not batch is given one by one, as a server would. The two take turns, so that
+    what slows the machine down slows both.
     """
     if objective in ("size_mb", "memory_mb"):
         return candidate.size_bytes / original.size_bytes
@@ -38,10 +40,18 @@ def cost_ratio(
     spent: tuple[list[float], list[float]] = ([], [])
     with Model(original) as theirs, Model(candidate) as ours:
         for model in (ours, theirs):
-            model.infer(feed, raw=True)
+            _answer(model, feed, size)
         while (sum(map(sum, spent)) < _S and len(spent[0]) < 500) or len(spent[0]) < _PAIRS:
             for times, model in zip(spent, (ours, theirs), strict=True):
                 start = clock()
-                model.infer(feed, raw=True)
+                _answer(model, feed, size)
                 times.append(clock() - start)
     return (median(spent[0]) + _REQUEST_S) / (median(spent[1]) + _REQUEST_S)
+
+
+def _answer(model: Model, feed: Tensors, rows: int) -> None:
+    if model.manifest.engine.batching:
+        model.infer(feed, raw=True)
+        return
+    for row in range(rows):
+        model.infer({name: array[row : row + 1] for name, array in feed.items()}, raw=True)

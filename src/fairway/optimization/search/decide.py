@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from fairway.optimization.search.journal import Began, Event, Plan
-from fairway.optimization.search.propose import neighbour, promising, sampled
+from fairway.optimization.search.propose import neighbour, promising, sampled, scout
 from fairway.optimization.search.space import Point, Space, key
 from fairway.optimization.search.trials import Trial, best, known_bad, trials
 
@@ -56,8 +56,8 @@ def decide(space: Space, events: Sequence[Event]) -> Step | Stop:
     """The next step of the search that wrote ``events``.
 
     A point that was begun is finished first. Then come the points that the search was begun with; if none of them is any
-    better than the original, that is the end. Then neighbours of the best, and points anywhere that promise most, until nothing
-    has been better for a while; a small space is tried to its last point.
+    better than the original, that is the end. Then one of each kind; neighbours of the best, and points anywhere that promise
+    most, until nothing has been better for a while. A small space is tried to its last point.
 
     Raises
     ------
@@ -104,6 +104,8 @@ def _proposed(space: Space, found: Mapping[str, Trial], plan: Plan) -> Step | St
     def new(point: Point) -> bool:
         return key(point) not in found and not bad & set(point.items())
 
+    if kind := scout(space, found, new):
+        return Make(kind, "scout")
     if near := neighbour(space, found, plan, new):
         return Make(near, "neighbour")
     if len(found) % _SAMPLED == 1 and not small and (guess := sampled(space, found, plan, new)):

@@ -37,11 +37,14 @@ class Axis(msgspec.Struct, frozen=True):
         The first that may be made is taken where nothing else is asked for.
     ordered : bool
         Whether the values, sorted, are a scale: only the next ones are neighbours.
+    kinds : bool
+        Whether the values are of different kinds, so that each should be tried before any is tuned.
     """
 
     name: str
     choices: tuple[Choice, ...]
     ordered: bool = False
+    kinds: bool = False
 
     def open_in(self, point: Mapping[str, Value]) -> tuple[Value, ...]:
         """The values that may be chosen, given what was chosen on earlier axes."""
