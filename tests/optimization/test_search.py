@@ -19,7 +19,7 @@ from fairway.bundle.format import Bundle
 from fairway.core.gate import Limit
 from fairway.core.metrics import Measurement
 from fairway.evaluation.settings import EvaluationSettings
-from fairway.optimization import explore
+from fairway.optimization import explore, probe
 from fairway.optimization.optimize import optimize
 from fairway.optimization.passes.base import Sample
 from fairway.optimization.probe import cost_ratio
@@ -205,6 +205,44 @@ def test_first_sight_counts_what_a_request_costs_beside_the_engine(mlp_bundle: B
     assert cost_ratio(mlp_bundle, mlp_bundle, sample, "size_mb") == 1.0
 
 
+@pytest.mark.parametrize("objective", ["load_ms", "first_request_ms"])
+def test_first_sight_of_loading_opens_the_bundle_up_to_its_first_answer(
+    mlp_bundle: Bundle, digits: Digits, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    seen: list[str] = []
+    real_init, real_infer = probe.Model.__init__, probe.Model.infer
+    monkeypatch.setattr(probe.Model, "__init__", lambda *a, **k: (seen.append("open"), real_init(*a, **k))[1])
+    monkeypatch.setattr(probe.Model, "infer", lambda *a, **k: (seen.append("ask"), real_infer(*a, **k))[1])
+    ticks = itertools.count()
+    ratio = cost_ratio(
+        mlp_bundle, mlp_bundle, Sample({"X": digits.x_train[:16]}, 16), objective, clock=lambda: float(next(ticks))
+    )
+    assert ratio == pytest.approx(1.0)
+    assert seen == ["open", "ask"] * (len(seen) // 2)
+    assert len(seen) >= 2 * 2 * 5
+
+
+@pytest.mark.parametrize(("batching", "calls"), [(True, [16]), (False, [1] * 16)])
+def test_a_form_that_does_not_batch_is_timed_row_by_row(
+    mlp_bundle: Bundle, digits: Digits, monkeypatch: pytest.MonkeyPatch, batching: bool, calls: list[int]
+) -> None:
+    engine = msgspec.structs.replace(mlp_bundle.manifest.engine, batching=batching)
+    manifest = msgspec.structs.replace(mlp_bundle.manifest, engine=engine)
+    asked: list[int] = []
+    real = probe.Model.infer
+
+    def infer(self: Any, feed: Any, *, raw: bool = False) -> Any:
+        if self.manifest is manifest:
+            asked.append(len(feed["X"]))
+        return real(self, feed, raw=raw)
+
+    monkeypatch.setattr(probe.Model, "infer", infer)
+    alone = Bundle(mlp_bundle.path, manifest)
+    cost_ratio(alone, mlp_bundle, Sample({"X": digits.x_train[:16]}, 16), "throughput_rps")
+    assert asked[: len(calls)] == calls
+    assert set(asked) == set(calls)
+
+
 def test_the_front_is_marked(run: Run) -> None:
     found = run(settings={"candidates": ("graph", "int8-dynamic", "int8-static")})
     front = {c.name for c in found.candidates if c.front}
@@ -242,6 +280,7 @@ from fairway.evaluation.settings import EvaluationSettings
 from fairway.optimization import explore
 from fairway.optimization.optimize import optimize
 from fairway.optimization.passes.base import Sample
+from fairway.optimization import probe
 from fairway.optimization.probe import cost_ratio
 from fairway.optimization.settings import OptimizationSettings
 from fairway.sources.tables import load_table
