@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,9 +19,8 @@ from fairway.core.mapping import THREADS, Mapper
 from fairway.core.metrics import Measurement, described
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
-from fairway.model import Model
 from fairway.optimization.files import write_atomic
-from fairway.optimization.remembering import Remembering
+from fairway.optimization.remembering import Answers, Remembering
 from fairway.optimization.report import ORIGINAL
 from fairway.optimization.rounds import combine, compare
 from fairway.optimization.rows import corrected
@@ -66,7 +65,7 @@ class Examiner:
         self._root = root
         self._slices, self._settings, self._directory, self._progress = tuple(slices), settings, directory, progress
         self._mapper = mapper
-        self._first: Remembering | None = None
+        self._first, self._latest = Answers(), ("", Answers())
 
     def quality(
         self, bundle: Bundle, table: Table | None = None, *, looks: int = 1, paired: bool = False
@@ -95,16 +94,16 @@ class Examiner:
     def _evaluate(
         self, bundle: Bundle, table: Table, settings: EvaluationSettings, alone: bool
     ) -> tuple[Measurement, ...]:
-        self._first = self._first or Remembering(self._original)
-        itself = bundle.digest == self._original.digest
-        with nullcontext(self._first) if itself else Model(bundle) as model:
+        with ExitStack() as stack:
+            original = stack.enter_context(Remembering(self._original, self._first))
+            model = original if bundle.digest == self._original.digest else stack.enter_context(self._opened(bundle))
             report = evaluate(
                 model,
                 table,
                 label=self._label,
                 gate=self._gate,
                 slices=self._slices,
-                champion=None if alone else self._first,
+                champion=None if alone else original,
                 champion_name=ORIGINAL,
                 settings=settings,
                 root=self._root,
@@ -112,6 +111,12 @@ class Examiner:
                 progress=self._progress,
             )
         return tuple(report.measurements)
+
+    def _opened(self, bundle: Bundle) -> Remembering:
+        """A form is examined on more and more rows, and then the next is."""
+        if self._latest[0] != bundle.digest:
+            self._latest = bundle.digest, Answers()
+        return Remembering(bundle, self._latest[1])
 
     def _key(self, bundle: Bundle, table: Table, settings: EvaluationSettings, alone: bool) -> str:
         parts = (bundle.digest, self._original.digest, table.digest, self._label, self._gate)
