@@ -92,11 +92,12 @@ class Explorer:
 
     def run(self, time_left: Callable[[], float], budget: str) -> str:
         """Search to the end, or until no time is left to start another form; returns why it ended."""
-        while not isinstance(step := decide(self._forms.space, self._journal.events), Stop):
-            if isinstance(step, Make) and time_left() <= 0:
-                return f"the time budget of {budget} was spent"
+        while not isinstance(step := self._next(closing=time_left() <= 0), Stop):
             self._journal.append(self._perform(step))
-        return step.reason
+        return f"the time budget of {budget} was spent" if step.spent else step.reason
+
+    def _next(self, *, closing: bool) -> Step | Stop:
+        return decide(self._forms.space, self._journal.events, closing=closing)
 
     def bundle(self, point: Point) -> Bundle:
         """The bundle of a point, made again if it was removed."""

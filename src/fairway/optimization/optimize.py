@@ -29,7 +29,7 @@ from fairway.optimization.rows import rungs
 from fairway.optimization.sampling import draw_sample
 from fairway.optimization.scoring import Examiner, Measure, on_quality, verdict
 from fairway.optimization.search.journal import Began, Journal, Plan
-from fairway.optimization.settings import OptimizationSettings
+from fairway.optimization.settings import CANDIDATES, OptimizationSettings
 from fairway.optimization.warm import starts
 from fairway.sources.tables import Table
 
@@ -228,6 +228,7 @@ class _Search:
             trials=settings.trials,
             patience=settings.patience,
             min_gain=settings.min_gain,
+            insisted=settings.candidates != CANDIDATES or not settings.trials,
             original_keeps=not limits or verdict(limits, self.examiner.quality(self.original)).passed,
             seed=settings.seed,
         )

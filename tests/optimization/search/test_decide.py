@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,9 +147,51 @@ def test_given_points_come_first_in_their_order() -> None:
     events += [Made(INT8, "informed", "a", 1)]
     assert decide(SMALL, events) == Probe(INT8)
     events += [Probed(INT8, 0.5)]
-    assert decide(SMALL, events) == Examine(INT8, 0)
-    events += [Examined(INT8, 0, Outcome.FAILED)]
     assert decide(SMALL, events) == Make(FLOAT, "informed")
+
+
+def test_what_was_made_is_examined_the_fastest_first() -> None:
+    events: list[Event] = [plan(INT8, FLOAT), Made(INT8, "informed", "a", 1), Probed(INT8, 0.5)]
+    events += [Made(FLOAT, "informed", "b", 1), Probed(FLOAT, 0.4)]
+    assert decide(SMALL, events) == Examine(FLOAT, 0)
+    events += [Examined(FLOAT, 0, Outcome.FAILED)]
+    assert decide(SMALL, events) == Examine(INT8, 0)
+
+
+def test_given_points_that_nobody_insists_on_are_left_where_another_is_faster() -> None:
+    events: list[Event] = [plan(INT8, FLOAT, insisted=False), Made(INT8, "informed", "a", 1), Probed(INT8, 0.5)]
+    events += [Made(FLOAT, "informed", "b", 1), Probed(FLOAT, 0.9), Examined(INT8, 0, Outcome.PASSED)]
+    assert isinstance(step := decide(SMALL, events), Leave)
+    assert step.point == FLOAT
+
+
+KINDS = Space((axis("weights", "float", "int8"), msgspec.structs.replace(axis("engine", "one", "two"), kinds=True)))
+
+
+def test_one_of_each_kind_is_made_before_anything_is_examined() -> None:
+    events: list[Event] = [plan(INT8), Made(INT8, "informed", "a", 1), Probed(INT8, 0.5)]
+    step = decide(KINDS, events)
+    assert isinstance(step, Make)
+    assert (step.origin, step.point["engine"]) == ("scout", "two")
+    events += [Made(step.point, "scout", "b", 1), Probed(step.point, 0.7)]
+    assert decide(KINDS, events) == Examine(INT8, 0)
+
+
+def test_where_nothing_gains_no_kind_is_tried() -> None:
+    events: list[Event] = [plan(INT8), Made(INT8, "informed", "a", 1), Probed(INT8, 1.1)]
+    assert decide(KINDS, events) == Examine(INT8, 0)
+    events += [Examined(INT8, 0, Outcome.PASSED)]
+    assert isinstance(step := decide(KINDS, events), Stop)
+    assert not step.spent
+
+
+def test_when_no_time_is_left_what_was_made_is_examined_and_nothing_else_made() -> None:
+    events: list[Event] = [plan(INT8, FLOAT), Made(INT8, "informed", "a", 1), Probed(INT8, 0.5)]
+    assert decide(KINDS, events, closing=True) == Examine(INT8, 0)
+    events += [Examined(INT8, 0, Outcome.PASSED)]
+    assert isinstance(step := decide(KINDS, events, closing=True), Stop)
+    assert step.spent
+    assert decide(KINDS, events) == Make(FLOAT, "informed")
 
 
 def test_then_the_best_ones_neighbours() -> None:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from fairway.optimization.search.journal import Began, Event, Plan
-from fairway.optimization.search.propose import neighbour, promising, sampled, scout
+from fairway.optimization.search.propose import New, neighbour, promising, sampled, scout
 from fairway.optimization.search.space import Point, Space, key
 from fairway.optimization.search.trials import Trial, best, known_bad, trials
 
@@ -41,9 +41,10 @@ class Leave(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Try nothing more."""
+    """Try nothing more; ``spent`` if only because no time is left."""
 
     reason: str
+    spent: bool = False
 
 
 _SAMPLED = 4
@@ -52,12 +53,13 @@ _SAMPLED = 4
 Step: TypeAlias = Make | Probe | Examine | Leave
 
 
-def decide(space: Space, events: Sequence[Event]) -> Step | Stop:
+def decide(space: Space, events: Sequence[Event], *, closing: bool = False) -> Step | Stop:
     """The next step of the search that wrote ``events``.
 
-    A point that was begun is finished first. Then come the points that the search was begun with; if none of them is any
-    better than the original, that is the end. Then one of each kind; neighbours of the best, and points anywhere that promise
-    most, until nothing has been better for a while. A small space is tried to its last point.
+    First the points that the search was begun with are made and timed; if any of them is better than the original, so is one
+    of each kind. Then they are examined, the fastest first, so that slower ones can be left. If none is any better than the
+    original, that is the end. Then come neighbours of the best, and points anywhere that promise most, until nothing has been
+    better for a while. A small space is tried to its last point. ``closing``: nothing more is made.
 
     Raises
     ------
@@ -67,22 +69,48 @@ def decide(space: Space, events: Sequence[Event]) -> Step | Stop:
     if not events or not isinstance(events[0], Began):
         raise ValueError("a journal begins with the plan of its search")
     plan, found = events[0].plan, trials(events)
-    for trial in found.values():
-        if not trial.finished(plan.rungs):
-            return _continued(trial, found, plan)
+    open_trials = [trial for trial in found.values() if not trial.finished(plan.rungs)]
+    for trial in open_trials:
+        if trial.ratio is None:
+            return Probe(trial.point)
+    first = _first(space, found, plan)
+    if first and not closing:
+        return first
+    if open_trials:
+        return _continued(min(open_trials, key=lambda trial: trial.ratio or 0.0), found, plan)
+    step = first or _proposed(space, found, plan)
+    return Stop("no time is left", spent=True) if closing and isinstance(step, Make) else step
+
+
+def _first(space: Space, found: Mapping[str, Trial], plan: Plan) -> Make | None:
+    """What is made before anything is examined."""
     for start in plan.starts:
         if key(start.point) not in found:
             return Make(start.point, start.origin)
-    return _proposed(space, found, plan)
+    if not _gained(found, plan) or _proposals(found, plan) >= plan.trials:
+        return None
+    kind = scout(space, found, _new(found))
+    return Make(kind, "scout") if kind else None
+
+
+def _gained(found: Mapping[str, Trial], plan: Plan) -> bool:
+    return any(trial.ratio is not None and trial.ratio < 1 - plan.min_gain for trial in found.values())
+
+
+def _proposals(found: Mapping[str, Trial], plan: Plan) -> int:
+    return len(found) - sum(key(start.point) in found for start in plan.starts)
+
+
+def _new(found: Mapping[str, Trial]) -> New:
+    bad = known_bad(list(found.values()))
+    return lambda point: key(point) not in found and not bad & set(point.items())
 
 
 def _continued(trial: Trial, found: Mapping[str, Trial], plan: Plan) -> Step:
-    if trial.ratio is None:
-        return Probe(trial.point)
-    given = {key(start.point) for start in plan.starts}
+    given = {key(start.point) for start in plan.starts} if plan.insisted else set()
     leader = best(found.values(), plan.rungs)
     pace = min(1.0 if plan.original_keeps else float("inf"), (leader and leader.ratio) or float("inf"))
-    if key(trial.point) not in given and trial.ratio >= pace:
+    if key(trial.point) not in given and (trial.ratio or 0.0) >= pace:
         return Leave(
             trial.point, f"{trial.ratio:.2f} of the original's cost; another takes {pace:.2f}, and keeps the gate"
         )
@@ -90,22 +118,14 @@ def _continued(trial: Trial, found: Mapping[str, Trial], plan: Plan) -> Step:
 
 
 def _proposed(space: Space, found: Mapping[str, Trial], plan: Plan) -> Step | Stop:
-    proposed = len(found) - sum(key(start.point) in found for start in plan.starts)
-    gained = [trial for trial in found.values() if trial.ratio is not None and trial.ratio < 1 - plan.min_gain]
-    if plan.trials and not gained:
+    proposed, new = _proposals(found, plan), _new(found)
+    if plan.trials and not _gained(found, plan):
         return Stop("none of the forms tried is cheaper than the original, so no other was")
     if proposed >= plan.trials:
         return Stop(f"{plan.trials} further forms were tried" if plan.trials else "every form asked for was tried")
     small = space.size <= len(found) + plan.trials - proposed
     if not small and _since_better(found, plan) >= plan.patience:
         return Stop(f"none of the last {plan.patience} forms was better than the best")
-    bad = known_bad(list(found.values()))
-
-    def new(point: Point) -> bool:
-        return key(point) not in found and not bad & set(point.items())
-
-    if kind := scout(space, found, new):
-        return Make(kind, "scout")
     if near := neighbour(space, found, plan, new):
         return Make(near, "neighbour")
     if len(found) % _SAMPLED == 1 and not small and (guess := sampled(space, found, plan, new)):

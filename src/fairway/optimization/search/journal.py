@@ -35,6 +35,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Points proposed in a row, none of which betters the best, after which the search ends.
     min_gain : float
         Relative improvement that counts as one.
+    insisted : bool
+        Whether each of ``starts`` is examined, even where another is faster and keeps the limits.
     original_keeps : bool
         Whether the original keeps the gate's limits on quality: else anything that does is better.
     seed : int
@@ -45,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     trials: int = 48
     patience: int = 16
     min_gain: float = 0.03
+    insisted: bool = True
     original_keeps: bool = True
     seed: int = 0
 
