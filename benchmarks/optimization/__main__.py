@@ -18,6 +18,7 @@ from benchmarks.harness import Figure, figure, report
 from benchmarks.models import vision_bundle
 from benchmarks.optimization.corpus import LIBRARIES
 from benchmarks.optimization.forms import ORIGINAL, Form, best, change, figures, make, race, score
+from benchmarks.optimization.olive import olive
 from benchmarks.optimization.search import automatic, beside_a_sweep, nothing_pays
 from benchmarks.optimization.students import students
 from benchmarks.optimization.tables import CACHE
@@ -70,17 +71,28 @@ def _students() -> list[Figure]:
 
 
 def _search() -> list[Figure]:
-    source, feed, labels, _ = _text_task()
+    """What ``fairway optimize`` chooses by itself, beside the best that Olive's passes make of the same model and rows."""
+    source, feed, labels, sample = _text_task()
     names = ("reference", "test")
     tables = {
         name: {"text": texts, "label": [LIBRARIES[i] for i in classes]}
         for name, (texts, classes) in zip(names, text()[1:], strict=True)
     }
     chosen, told = automatic("text", source, tables, "accuracy_score = { max_drop = 0.005 }", CACHE / "search-text")
-    forms = [Form(ORIGINAL, source), chosen]
+    others, seconds = olive(source, sample.feed, 600, CACHE / "olive-text")
+    forms = [Form(ORIGINAL, source), chosen, *others]
     score(forms, feed, labels)
     _race_text(forms, feed)
-    return [*told, *figures("text", forms, {chosen.name: (">= 3.5", "<= 0.3")})]
+    found = [*told, *figures("text", forms, {chosen.name: (">= 3.5", "<= 0.3")})]
+    rival = best([forms[0], *others], ALLOWED)
+    if rival is None:
+        return found
+    ratios = [their / own for own, their in zip(chosen.seconds[BATCH], rival.seconds[BATCH], strict=True)]
+    return [
+        *found,
+        figure("text: Olive's time", [seconds], "s"),
+        figure(f"text: throughput of what the search chose beside {rival.name}", ratios, "x", ">= 1"),
+    ]
 
 
 def _sweep() -> list[Figure]:

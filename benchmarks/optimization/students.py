@@ -17,7 +17,7 @@ from fairway.optimization.distillation.students import smaller_transformer
 from fairway.sources.huggingface import load_network
 from fairway.sources.tables import make_table
 
-LAYERS, EPOCHS = 3, 3
+LAYERS, EPOCHS, ROWS = 3, 3, 12_000
 TAUGHT = DistillationSettings(
     layers=LAYERS,
     epochs=EPOCHS,
@@ -26,6 +26,7 @@ TAUGHT = DistillationSettings(
     hidden_weight=0.0,
     patience=EPOCHS,
     time_budget="2h",
+    rows=ROWS,
 )
 ALONE = DistillationSettings(
     layers=LAYERS,
@@ -35,6 +36,7 @@ ALONE = DistillationSettings(
     hidden_weight=0.0,
     patience=EPOCHS,
     time_budget="2h",
+    rows=ROWS,
 )
 """As many steps on the same rows, from random weights, and no teacher."""
 
