@@ -33,6 +33,7 @@ from fairway.sources.convert import convert
 from fairway.sources.tables import make_table
 
 CALIBRATION, TEST, BATCH, ALLOWED = 256, 2_000, 16, 0.5
+_PACKAGES = ("fairway", "onnxruntime", "openvino", "nncf", "torch", "transformers")
 TEXT = (
     "graph", "fused", "int8-dynamic", "fused-int8-dynamic", "fused-int8-smooth", "fused-int8-mixed", "openvino",
     "openvino-bf16", "openvino-int8", "fused-openvino-int8", "fewer-tokens", "fewer-tokens-int8", "fewer-tokens-openvino-int8",
@@ -41,10 +42,13 @@ VISION = ("graph", "int8-static", "int8-percentile", "openvino", "openvino-bf16"
 
 
 def main(parts: list[str]) -> None:
-    found: list[Figure] = []
+    missed = False
     for part in parts or list(_PARTS):
-        found += _PARTS[part]()
-    report("optimization", found, ["fairway", "onnxruntime", "openvino", "nncf", "torch", "transformers"])
+        try:
+            report(f"optimization_{part}", _PARTS[part](), _PACKAGES)
+        except SystemExit as ended:
+            missed |= bool(ended.code)
+    sys.exit(missed)
 
 
 def _text() -> list[Figure]:

@@ -32,6 +32,7 @@ def made(what: str, argument: str = "") -> str:
         "machine": machine,
         "profile": profile,
         "evaluation": evaluation,
+        "optimization": optimization,
     }
     return makers[what](argument) if argument else makers[what]()
 
@@ -64,6 +65,19 @@ def servers(workload: str) -> str:
 
 def targets() -> str:
     """Ratios, each within the rounds of one heat, and whether targets hold."""
+    return _figures("serving")
+
+
+def optimization(part: str) -> str:
+    """Figures of one part of the optimization benchmark, and where they were measured."""
+    if not (RESULTS / f"optimization_{part}.json").is_file():
+        return f"Not measured yet: `python -m benchmarks.optimization {part}`."
+    document = _read(f"optimization_{part}")
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    return f"{_figures(f'optimization_{part}')}\n\nOn {_said(document['machine'])}, with {versions}."
+
+
+def _figures(file: str) -> str:
     said = {True: "yes", False: "**no**"}
     return _table(
         ("measured", "value", "± spread", "unit", "target", "holds"),
@@ -76,7 +90,7 @@ def targets() -> str:
                 f["target"],
                 said.get(f["holds"], "cannot tell" if f["target"] else ""),
             )
-            for f in _read("serving")["figures"]
+            for f in _read(file)["figures"]
         ),
     )
 
