@@ -45,7 +45,8 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
         Quality on the rows searched on, and performance; those with ``versus`` are paired differences to the original.
     verdict : Verdict or None
     origin : str
-        What proposed it: ``informed`` by the settings, an ``earlier`` search, ``neighbour``, ``model`` or ``tpe``.
+        What proposed it: ``informed`` by the settings, an ``earlier`` search, ``scout`` as one of its kind, ``neighbour``,
+        ``model`` or ``tpe``.
     rungs : int
         On how many parts of the rows, each larger than the one before, its quality was examined.
     ratio : float or None
