@@ -17,7 +17,7 @@ from fairway.optimization.distillation.students import smaller_transformer
 from fairway.sources.huggingface import load_network
 from fairway.sources.tables import make_table
 
-LAYERS, EPOCHS, ROWS = 3, 3, 12_000
+LAYERS, EPOCHS, ROWS = 3, 3, 6_000
 TAUGHT = DistillationSettings(
     layers=LAYERS,
     epochs=EPOCHS,
@@ -60,7 +60,7 @@ def _student(folder: Path, name: str, settings: DistillationSettings) -> Bundle:
         student = type(student)(student.config)
     table = make_table({"text": texts, "label": [LIBRARIES[i] for i in labels]})
     found = distill(
-        teacher, student, table=table, label="label", settings=settings, destination=made, workdir=folder / "students",
+        teacher, student, table=table, label="label", settings=settings, destination=made, workdir=folder / f"{name}-work",
         progress=_told,
     )  # fmt: skip
     print(f"{name}: {found.as_text()}", flush=True)
