@@ -278,18 +278,21 @@ def test_no_process_is_left_if_the_engines_is_killed(programs: dict[str, Path]) 
         thread.start()
         thread.join()
         time.sleep(0.2)
-        print(*engine._ranks.pids, flush=True)
+        print(engine._ranks._group._folder, *engine._ranks.pids, flush=True)
         time.sleep(600)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
         assert parent.stdout is not None
-        left = [int(pid) for pid in parent.stdout.readline().split()]
+        folder, *said = parent.stdout.readline().split()
+        left = [*map(int, said)]
+        assert Path(folder).is_dir()
         assert len(left) == 2
         assert all(map(runs, left))
         parent.kill()
     assert ended(*left)
+    assert not Path(folder).exists()
 
 
 REFUSED: list[tuple[dict[str, Any], type[FairwayError], str]] = [

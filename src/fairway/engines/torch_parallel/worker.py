@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -37,10 +38,10 @@ _Compute = Callable[[Sequence[Any], int], tuple[list[Any], Exception | None]]
 
 def main() -> None:
     """Serve calls until the engine closes its end."""
-    threading.Thread(target=_watch, daemon=True).start()
+    settings = msgspec.json.decode(sys.argv[2], type=Settings)
+    threading.Thread(target=_watch, args=[Path(settings.store).parent], daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine's process, which then ends this one
     wire: Wire = Connection(int(sys.argv[1]))
-    settings = msgspec.json.decode(sys.argv[2], type=Settings)
     with suppress(EOFError, OSError):
         try:
             serve(wire, settings)
@@ -53,9 +54,11 @@ def main() -> None:
     os._exit(0)  # no destructor may wait for a rank that is gone
 
 
-def _watch() -> None:
+def _watch(folder: Path) -> None:
+    """End with the engine's process, and put away what it cannot any more."""
     while os.read(0, 1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
