@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -19,10 +20,14 @@ from fairway.core.errors import InvalidBundle, UnsupportedMachine
 from fairway.core.extras import require
 from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 from fairway.engines.programs import read_program
+from fairway.engines.torch_parallel.plan import check_program
+from fairway.engines.torch_parallel.processes import Ranks
+from fairway.engines.torch_parallel.wire import Settings
 
 _MODES = ("eager", "compiled", "aot")
 _DEVICES = ("cpu", "cuda")
-_PRECISIONS = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
+_PARALLEL = ("none", "pipeline", "tensor")
+PRECISIONS = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
 _DATATYPES = {
     "bool": Datatype.BOOL,
     "uint8": Datatype.UINT8,
@@ -60,13 +65,29 @@ class TorchEngine:
     cache : Path, optional
         A directory for what AOTInductor compiled: the next load of the same program on the same machine reads it from there.
         It must be nobody else's, since what lies there is run. Without, each load compiles.
+    parallel : {"none", "pipeline", "tensor"}, default "none"
+        How processes share the program: each holds consecutive operators, or a share of every large linear layer.
+    ranks : int, default 1
+        How many processes; with CUDA as many GPUs of this machine. With 1 it is computed in this process.
+    micro_batches : int, default 1
+        In how many parts a pipeline computes a call's rows, so that its processes work at the same time. More than one is for
+        programs whose answer for a row does not depend on the other rows.
+    timeout_s : float, default 60
+        For how long a call may wait for the processes.
 
     Raises
     ------
     InvalidBundle
         If the file is no such program, or an option has no such value.
     UnsupportedMachine
-        If there is no CUDA device, or no compiler.
+        If there is no CUDA device, too few of them, or no compiler.
+    WorkerFailed
+        If one of several processes ends as it loads.
+
+    Attributes
+    ----------
+    rank_bytes : tuple of int
+        Bytes of weights that each process holds.
 
     Notes
     -----
@@ -74,7 +95,9 @@ class TorchEngine:
     An answer is copied out once the device has finished.
     """
 
-    options: ClassVar[tuple[str, ...]] = ("mode", "device", "precision", "inputs", "outputs")
+    options: ClassVar[tuple[str, ...]] = (
+        "mode", "device", "precision", "inputs", "outputs", "parallel", "ranks", "micro_batches", "timeout_s",
+    )  # fmt: skip
     caches: ClassVar[bool] = True
 
     def __init__(
@@ -88,35 +111,52 @@ class TorchEngine:
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         cache: Path | None = None,
+        parallel: Literal["none", "pipeline", "tensor"] = "none",
+        ranks: int = 1,
+        micro_batches: int = 1,
+        timeout_s: float = 60.0,
     ) -> None:
         for name, value, known in (
             ("mode", mode, _MODES),
             ("device", device, _DEVICES),
-            ("precision", precision, _PRECISIONS),
+            ("precision", precision, PRECISIONS),
+            ("parallel", parallel, _PARALLEL),
         ):
             if value not in known:
                 raise InvalidBundle(f"{name} {value!r}: the torch engine knows {', '.join(known)}")
+        _check_ranks(parallel, ranks, micro_batches, timeout_s, mode)
         torch: Any = require("torch", extra="torch")
         self._torch, self._device = torch, device
         self._threads = threads or len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
-        _check_machine(torch, path, mode, device)
+        self._ranks: Ranks | None = None
+        _check_machine(torch, path, mode, device, ranks)
         program = read_program(path)
-        self.inputs, self.outputs = _inputs(program, path, inputs), _outputs(program, path, outputs)
+        self.inputs, self.outputs = inputs_of(program, path, inputs), outputs_of(program, path, outputs)
+        if ranks > 1:
+            _check_rows(path, self.inputs, self.outputs, micro_batches)
+            check_program(torch, program, parallel, ranks, path.name)
+            del program  # this process holds no weights
+            each = threads or max(1, self._threads // ranks)
+            told = Settings(str(path.absolute()), parallel, ranks, 0, device, precision, each, float(timeout_s), "")
+            self._ranks = Ranks(told, self.inputs, self.outputs, micro_batches)
+            self.rank_bytes = self._ranks.bytes
+            return
+        self.rank_bytes = (sum(held.nbytes for held in program.state_dict.values()),)
         if device == "cuda":
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        kind = _PRECISIONS[precision]
+        kind = PRECISIONS[precision]
         self._dtype = getattr(torch, kind) if kind else None
         if mode == "aot":
             self._run = self._ahead_of_time(program, path, precision, cache)
             return
         self._run = program.module(check_guards=False)
         if self._dtype is not None:
-            _halve(self._run, self._dtype)
+            halve(self._run, self._dtype)
         if mode == "compiled":
             with _compiling(path), torch.inference_mode(), self._precision():
                 self._run = torch.compile(self._run, dynamic=any(-1 in spec.shape for spec in self.inputs))
@@ -124,8 +164,10 @@ class TorchEngine:
 
     def infer(self, feed: Tensors) -> Tensors:
         """Run the program once."""
+        if self._ranks is not None:
+            return self._ranks.infer(feed)
         torch = self._torch
-        given = [_tensor(torch, feed[spec.name]).to(self._device) for spec in self.inputs]
+        given = [to_torch(torch, feed[spec.name]).to(self._device) for spec in self.inputs]
         with self._lock, torch.inference_mode(), self._precision():
             if self._device == "cpu" and torch.get_num_threads() != self._threads:
                 torch.set_num_threads(self._threads)  # of the calling thread
@@ -133,10 +175,13 @@ class TorchEngine:
             if self._device == "cuda":
                 torch.cuda.synchronize()
             flat = torch.utils._pytree.tree_leaves(made)
-            return {spec.name: _array(torch, value, spec) for spec, value in zip(self.outputs, flat, strict=True)}
+            return {spec.name: to_numpy(torch, value, spec) for spec, value in zip(self.outputs, flat, strict=True)}
 
     def close(self) -> None:
-        """Free the program."""
+        """Free the program, and end its processes."""
+        if self._ranks is not None:
+            self._ranks.close()
+            return
         del self._run
         if self._device == "cuda":
             self._torch.cuda.empty_cache()
@@ -169,7 +214,7 @@ class TorchEngine:
         """The program with its casts in it."""
         torch: Any = self._torch
         module, precision = program.module(check_guards=False), self._precision
-        _halve(module, self._dtype)
+        halve(module, self._dtype)
 
         class InPrecision(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
             def __init__(self) -> None:
@@ -189,7 +234,7 @@ class TorchEngine:
         shape = tuple(
             axis + 2 if size == -1 else size for axis, size in enumerate(spec.shape)
         )  # no two free sizes alike
-        return _tensor(self._torch, np.ones(shape, spec.datatype.dtype)).to(self._device)
+        return to_torch(self._torch, np.ones(shape, spec.datatype.dtype)).to(self._device)
 
     def _key(self, path: Path, precision: str) -> str:
         """Of all that the compiled code depends on."""
@@ -206,12 +251,45 @@ class TorchEngine:
         return hashlib.sha256(path.read_bytes() + repr((parts, self._threads)).encode()).hexdigest()[:32]
 
 
-def _check_machine(torch: Any, path: Path, mode: str, device: str) -> None:
+def _check_ranks(parallel: str, ranks: Any, micro_batches: Any, timeout_s: Any, mode: str) -> None:
+    for name, value in (("ranks", ranks), ("micro_batches", micro_batches)):
+        if type(value) is not int or value < 1:
+            raise InvalidBundle(f"{name} {value!r}: the torch engine needs a whole number from 1 on")
+    if type(timeout_s) not in (int, float) or not 0 < timeout_s < math.inf:
+        raise InvalidBundle(f"timeout_s {timeout_s!r}: the torch engine needs a number of seconds above 0")
+    if parallel == "none" and ranks > 1:
+        raise InvalidBundle(f'ranks = {ranks} needs parallel = "pipeline" or "tensor" in the engine\'s options')
+    if ranks > 1 and mode != "eager":
+        raise InvalidBundle(
+            f'mode {mode!r}: several ranks run operator by operator; set mode = "eager", or ranks = 1, in the engine\'s options'
+        )
+    if micro_batches > 1 and (parallel != "pipeline" or ranks == 1):
+        raise InvalidBundle(
+            f'micro_batches = {micro_batches} is for parallel = "pipeline" with two ranks or more; leave it out of the '
+            "engine's options"
+        )
+
+
+def _check_rows(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], micro_batches: int) -> None:
+    for spec in (*inputs, *outputs) if micro_batches > 1 else ():
+        if not spec.shape or spec.shape[0] != -1:
+            raise InvalidBundle(
+                f"micro_batches = {micro_batches} needs inputs and outputs whose first axis is rows, of any number; "
+                f"{spec.name!r} of {path.name} is {list(spec.shape)}. Set micro_batches = 1 in the engine's options"
+            )
+
+
+def _check_machine(torch: Any, path: Path, mode: str, device: str, ranks: int) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         raise UnsupportedMachine(
             f"{path.name} is to run on CUDA, and torch {torch.__version__} ({built}) finds no such device; serve it where "
             'there is one, or set device = "cpu" in the engine\'s options'
+        )
+    if device == "cuda" and torch.cuda.device_count() < ranks:
+        raise UnsupportedMachine(
+            f"{path.name} is to run on {ranks} CUDA devices, and there are {torch.cuda.device_count()}; serve it where there "
+            "are as many, or set ranks in the engine's options"
         )
     if mode != "eager" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise UnsupportedMachine(
@@ -229,11 +307,12 @@ def _compiling(path: Path) -> Iterator[None]:
             yield
         except Exception as error:
             raise InvalidBundle(
-                f'torch cannot compile {path.name} here ({_first_line(error)}); set mode = "eager" in the engine\'s options'
+                f'torch cannot compile {path.name} here ({first_line(error)}); set mode = "eager" in the engine\'s options'
             ) from error
 
 
-def _inputs(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+def inputs_of(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """What the program takes, under these names or its own."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     positional, named = program.call_spec.in_spec.children()
     if named.num_leaves or positional.num_leaves != positional.num_children:
@@ -243,7 +322,8 @@ def _inputs(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec,
     return tuple(_spec(name, values.get(node), path) for name, node in zip(names or nodes, nodes, strict=True))
 
 
-def _outputs(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+def outputs_of(program: Any, path: Path, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """What the program gives."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     made = program.graph_signature.user_outputs
     if names and len(names) != len(made):
@@ -266,21 +346,22 @@ def _spec(name: str, value: Any, path: Path) -> TensorSpec:
     return TensorSpec(name, _DATATYPES[kind], tuple(size if type(size) is int else -1 for size in value.shape))
 
 
-def _halve(module: Any, dtype: Any) -> None:
+def halve(module: Any, dtype: Any) -> None:
     """Weights of products, so that autocast need not cast them at every call."""
     for parameter in module.parameters():
         if parameter.ndim > 1 and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
 
 
-def _tensor(torch: Any, array: Tensor) -> Any:
+def to_torch(torch: Any, array: Tensor) -> Any:
+    """The array's memory as a tensor, if torch can take it as it is."""
     own = np.require(array, requirements=("C", "A", "W"))  # torch takes no array that cannot be written to
     if own.dtype == Datatype.BF16.dtype:
         return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(own)
 
 
-def _array(torch: Any, value: Any, spec: TensorSpec) -> Tensor:
+def to_numpy(torch: Any, value: Any, spec: TensorSpec) -> Tensor:
     """A copy: what a program gives may be its input, or a weight. Computed in half precision, it is given in the program's."""
     held = value.detach().cpu().to(getattr(torch, _NAMES[spec.datatype]))
     if held.dtype == torch.bfloat16:
@@ -297,6 +378,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of what torch raises at length."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
