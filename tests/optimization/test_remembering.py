@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import Bundle
+from fairway.core.tensors import Tensors
 from fairway.model import Model
 from fairway.optimization.remembering import Answers, Remembering
 from tests.optimization.conftest import bundle_of
@@ -19,7 +20,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     real = Model.infer
 
-    def counted(self: Model, feed: dict[str, np.ndarray], *, raw: bool = False) -> dict[str, np.ndarray]:
+    def counted(self: Model, feed: Tensors, *, raw: bool = False) -> Tensors:
         made.append(len(next(iter(feed.values()))))
         return real(self, feed, raw=raw)
 
@@ -32,7 +33,7 @@ def digits_bundle(mlp_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return bundle_of(tmp_path_factory.mktemp("bundle") / "digits", mlp_graph)
 
 
-def rows(bundle: Bundle, *values: float) -> dict[str, np.ndarray]:
+def rows(bundle: Bundle, *values: float) -> Tensors:
     spec = bundle.manifest.inputs[0]
     return {spec.name: np.stack([np.full(spec.shape[1:], value, np.float32) for value in values])}
 

@@ -18,7 +18,9 @@ import pytest
 from fairway.bundle.format import Bundle
 from fairway.core.gate import Limit
 from fairway.core.metrics import Measurement
+from fairway.core.tensors import Tensors
 from fairway.evaluation.settings import EvaluationSettings
+from fairway.model import Model
 from fairway.optimization import explore, probe
 from fairway.optimization.optimize import optimize
 from fairway.optimization.passes.base import Sample
@@ -210,9 +212,17 @@ def test_first_sight_of_loading_opens_the_bundle_up_to_its_first_answer(
     mlp_bundle: Bundle, digits: Digits, monkeypatch: pytest.MonkeyPatch, objective: str
 ) -> None:
     seen: list[str] = []
-    real_init, real_infer = probe.Model.__init__, probe.Model.infer
-    monkeypatch.setattr(probe.Model, "__init__", lambda *a, **k: (seen.append("open"), real_init(*a, **k))[1])
-    monkeypatch.setattr(probe.Model, "infer", lambda *a, **k: (seen.append("ask"), real_infer(*a, **k))[1])
+
+    class Watched(Model):
+        def __init__(self, bundle: Bundle) -> None:
+            seen.append("open")
+            super().__init__(bundle)
+
+        def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
+            seen.append("ask")
+            return super().infer(feed, raw=raw)
+
+    monkeypatch.setattr(probe, "Model", Watched)
     ticks = itertools.count()
     ratio = cost_ratio(
         mlp_bundle, mlp_bundle, Sample({"X": digits.x_train[:16]}, 16), objective, clock=lambda: float(next(ticks))
@@ -229,14 +239,14 @@ def test_a_form_that_does_not_batch_is_timed_row_by_row(
     engine = msgspec.structs.replace(mlp_bundle.manifest.engine, batching=batching)
     manifest = msgspec.structs.replace(mlp_bundle.manifest, engine=engine)
     asked: list[int] = []
-    real = probe.Model.infer
 
-    def infer(self: Any, feed: Any, *, raw: bool = False) -> Any:
-        if self.manifest is manifest:
-            asked.append(len(feed["X"]))
-        return real(self, feed, raw=raw)
+    class Watched(Model):
+        def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
+            if self.manifest is manifest:
+                asked.append(len(feed["X"]))
+            return super().infer(feed, raw=raw)
 
-    monkeypatch.setattr(probe.Model, "infer", infer)
+    monkeypatch.setattr(probe, "Model", Watched)
     alone = Bundle(mlp_bundle.path, manifest)
     cost_ratio(alone, mlp_bundle, Sample({"X": digits.x_train[:16]}, 16), "throughput_rps")
     assert asked[: len(calls)] == calls
