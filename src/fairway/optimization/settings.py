@@ -30,15 +30,17 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     Attributes
     ----------
     time_budget : str
-        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past it no candidate is started, and a round of
-        measurements only if there is time for all of it; the first round is always made.
+        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past seven tenths of it no candidate is made; a
+        round of measurements is begun only if there is time for all of it, but the first is always made.
     candidates : tuple of str
-        Which to try first, in this order. For transformers there are, too: ``fused`` (one operator for each attention, and only
-        the rows that the answer reads), ``fused-int8-dynamic``, ``fused-int8-smooth`` (static, outliers moved into weights),
-        ``fused-int8-mixed`` (what harms most stays float), ``fewer-tokens`` and ``fewer-tokens-int8`` (tokens that are
-        attended least are left behind). For these and for images: ``pruned`` and ``pruned-int8`` (filters, neurons and heads
-        that matter least are left out). For any graph: ``fp16-weights`` (half the size), ``int4-weights`` (for language
-        models), ``openvino``, ``openvino-bf16`` and ``openvino-int8`` (which need ``fairway[openvino,nncf]``).
+        Which to make first, in this order. Those that you name are all examined; of the default, and of what the search tries
+        by itself, only what is faster than the best so far. For transformers there are, too: ``fused`` (one operator for each
+        attention, and only the rows that the answer reads), ``fused-int8-dynamic``, ``fused-int8-smooth`` (static, outliers
+        moved into weights), ``fused-int8-mixed`` (what harms most stays float), ``fewer-tokens`` and ``fewer-tokens-int8``
+        (tokens that are attended least are left behind). For these and for images: ``pruned`` and ``pruned-int8`` (filters,
+        neurons and heads that matter least are left out). For any graph: ``fp16-weights`` (half the size), ``int4-weights``
+        (for language models), ``openvino``, ``openvino-bf16`` and ``openvino-int8`` (which need ``fairway[openvino,nncf]``),
+        for transformers ``fused-openvino-int8`` and ``fewer-tokens-openvino-int8``.
     trials : int
         How many other forms the search may try after these: other combinations of the same passes, with other parameters.
         It ends earlier where no candidate is cheaper than the original. 0: only ``candidates`` are tried.
