@@ -19,6 +19,7 @@ from fairway.serving.energy import Rapl
 from fairway.serving.performance import _energy, measure_performance
 from fairway.serving.probe import Span
 from fairway.serving.quantiles import quantile_interval, rate_interval
+from fairway.serving.settings import ModelServeSettings, ServeSettings
 
 NAMES = {
     "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps", "error_rate", "memory_mb", "load_ms",
@@ -163,3 +164,26 @@ def test_a_profile_holds_every_request_and_tells_each_share_to_its_bin(values: l
     for edge, share in list(zip(profile.edges_ms, profile.shares(), strict=True))[1:-1]:
         assert share * profile.requests == pytest.approx(sum(max(v, 1e-6) < edge for v in values))
     assert msgspec.json.decode(msgspec.json.encode(profile), type=LatencyProfile) == profile
+
+
+def test_workers_share_the_load_and_count_as_one_server(bundles: tuple[Bundle, ...]) -> None:
+    serving = ServeSettings(threads=1, models={bundles[0].manifest.name: ModelServeSettings(max_batch=8)})
+    found = measure_performance(bundles[0], rps=200, seconds=1, workers=2, serving=serving, saturate_s=0.2)
+    measured = {(m.metric, m.at_rps): m for m in found.measurements}
+    assert not any(m.error for m in found.measurements)
+    assert measured["latency_p50_ms", 200].n == 200
+    assert measured["error_rate", 200].value == 0
+    assert measured["throughput_rps", 200].value == pytest.approx(200, rel=0.1)
+    assert measured["throughput_rps", None].value > 400
+    assert measured["memory_mb", 200].value < 1000
+
+
+def test_where_one_worker_cannot_begin_none_does(bundles: tuple[Bundle, ...], tmp_path: Path) -> None:
+    broken = write_bundle(tmp_path / "broken", bundles[0].manifest, {"model.onnx": b"not a graph"})
+    found = measure_performance(broken, rps=50, seconds=0.1, workers=3)
+    assert "model.onnx" in {m.metric: m for m in found.measurements}["latency_p99_ms"].error
+
+
+def test_a_measurement_may_be_kept_to_few_cores(bundles: tuple[Bundle, ...]) -> None:
+    found = measure_performance(bundles[0], rps=None, seconds=0.3, workers=2, cores=1)
+    assert {m.metric: m for m in found.measurements}["throughput_rps"].value > 0

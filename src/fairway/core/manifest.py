@@ -28,6 +28,10 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, msgspec.Meta(ge=0)]
 
 
+_NEAR = 0.1
+"""A batch is large enough where the fixed cost of a call is at most this share of its rows' cost."""
+
+
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Measured time of one engine call on ``n`` rows: ``base_us + row_us * n`` microseconds."""
 
@@ -38,6 +42,19 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Expected microseconds for ``rows`` rows."""
         return self.base_us + self.row_us * rows
 
+    def enough(self, largest: int) -> int:
+        """The batch, a power of two, from which more rows save hardly anything; at most ``largest``.
+
+        Examples
+        --------
+        >>> Cost(base_us=80, row_us=100).enough(64), Cost(base_us=900, row_us=1).enough(64)
+        (8, 64)
+        """
+        rows = 1
+        while rows < largest and self.base_us > _NEAR * self.row_us * rows:
+            rows *= 2
+        return min(rows, largest)
+
 
 class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which engine runs which file, and its tuning.
@@ -45,6 +62,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ``threads`` 1 is right for small models: the server's parallelism is over requests. ``max_batch`` is in rows.
     ``batching``: rows of several requests may share a call, which needs a first axis of any size and answers that do not
     depend on the other rows; a dynamically quantized graph scales over all of a call's rows, so it must not.
+    ``max_wait_us``: how long a batch may wait for more requests, where the server learns that waiting pays.
     ``options`` are the engine's own, such as OpenVINO's ``precision``; an engine refuses those that it does not know.
     """
 
@@ -53,6 +71,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 1
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 64
     batching: bool = True
+    max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] = 0.0
     cost: Cost | None = None
     options: dict[str, Any] = {}
 

@@ -27,9 +27,6 @@ BACKENDS: tuple[Backend, ...] = ("onnxruntime", "python")
 _STEPS = ("tokenize",)
 """What the file of Python knows."""
 
-_NEAR = 10
-"""A batch is large enough where the fixed cost of a call is at most the tenth part of its rows' cost."""
-
 
 def write_model(bundle: Bundle, folder: Path, *, backend: Backend, raw: bool, instances: int) -> None:
     """Write one model of a repository into the empty ``folder``.
@@ -91,7 +88,10 @@ def configuration(
     }
     if batching:
         preferred = preferred_sizes(engine.cost, engine.max_batch)
-        config["dynamic_batching"] = {"preferred_batch_size": preferred, "max_queue_delay_microseconds": 0}
+        config["dynamic_batching"] = {
+            "preferred_batch_size": preferred,
+            "max_queue_delay_microseconds": round(engine.max_wait_us),
+        }
     parameters = {"fairway.bundle": bundle.digest, **_threads(engine)}
     if backend == "python":
         parameters["fairway.steps"] = msgspec.json.encode(manifest.processing.pre).decode()
@@ -109,11 +109,7 @@ def preferred_sizes(cost: Cost | None, largest: int) -> list[int]:
     """
     if cost is None or largest == 1:
         return []
-    enough = largest if not cost.row_us else _NEAR * cost.base_us / cost.row_us
-    size = 1
-    while size < min(enough, largest):
-        size *= 2
-    return sorted({each for each in (min(size, largest), largest) if each > 1})
+    return sorted({each for each in (cost.enough(largest), largest) if each > 1})
 
 
 def _check(bundle: Bundle, backend: Backend, *, raw: bool) -> None:

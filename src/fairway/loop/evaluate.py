@@ -24,6 +24,7 @@ from fairway.registry.records import CHAMPION
 from fairway.settings import FILE
 
 if TYPE_CHECKING:
+    from fairway.serving.settings import ServeSettings
     from fairway.sources.tables import Table
 
 _log = logging.getLogger(__name__)
@@ -134,11 +135,21 @@ def score(
         )
 
 
-def measure(bundle: Bundle, gate: Gate, requests: int = REQUESTS, *, saturate: bool | None = None) -> list[Measurement]:
+def measure(
+    bundle: Bundle,
+    gate: Gate,
+    requests: int = REQUESTS,
+    *,
+    saturate: bool | None = None,
+    workers: int = 1,
+    serving: ServeSettings | None = None,
+    cores: int = 0,
+) -> list[Measurement]:
     """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names.
 
-    In one process per load, and quickly: for a search that measures again and again. ``saturate``: also the largest
-    throughput and the energy; by default where the gate limits them.
+    With one server per load, and quickly: for a search that measures again and again. ``saturate``: also the largest
+    throughput and the energy; by default where the gate limits them. ``workers``, ``serving`` and ``cores`` are how it is
+    served: by default by one process, as the bundle says.
     """
     from fairway.serving.performance import measure_performance
 
@@ -147,7 +158,13 @@ def measure(bundle: Bundle, gate: Gate, requests: int = REQUESTS, *, saturate: b
     for number, rps in enumerate(_loads(gate)):
         saturate_s = SATURATE_S if asked and not number else 0.0
         measured += measure_performance(
-            bundle, rps=rps, seconds=max(2.0, requests / rps), saturate_s=saturate_s
+            bundle,
+            rps=rps,
+            seconds=max(2.0, requests / rps),
+            saturate_s=saturate_s,
+            workers=workers,
+            serving=serving,
+            cores=cores,
         ).measurements
     return measured
 

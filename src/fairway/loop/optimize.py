@@ -13,7 +13,10 @@ from fairway.loop.project import Project
 from fairway.loop.warm import champion_recipe, earlier_journals
 
 if TYPE_CHECKING:
-    from fairway.optimization.report import Optimization
+    from collections.abc import Sequence
+
+    from fairway.core.metrics import Measurement
+    from fairway.optimization.report import Optimization, Tuning
 
 
 REQUESTS = 400
@@ -35,14 +38,23 @@ def optimize(
     """
     from fairway.core.compute import open_mapper
     from fairway.optimization.optimize import optimize as search
+    from fairway.serving.settings import ModelServeSettings, ServeSettings
+    from fairway.serving.workers import cores as available
 
     project = project or Project.find()
     table, reference = project.table("test"), project.table("reference")
     check_data(project, table)
     bundle = find_bundle(project, model, progress)
     progress.step(f"optimizing {bundle.manifest.name}")
-    gate, objective = project.settings.gate, project.settings.optimize.objective
-    saturate = needs_saturation(gate) or objective in ("throughput_rps", "energy_mj_per_request")
+    gate, settings = project.settings.gate, project.settings.optimize
+    saturate = needs_saturation(gate) or settings.objective in ("throughput_rps", "energy_mj_per_request")
+    cores = min(settings.cores or available(), available())
+
+    def served(candidate: Bundle, way: Tuning) -> Sequence[Measurement]:
+        limits = ModelServeSettings(max_batch=way.max_batch, max_wait_us=way.max_wait_us)
+        serving = ServeSettings(workers=way.workers, threads=way.threads, models={candidate.manifest.name: limits})
+        return measure(candidate, gate, REQUESTS, saturate=saturate, workers=way.workers, serving=serving, cores=cores)
+
     with open_mapper(project.settings.compute) as mapper:
         return search(
             bundle,
@@ -55,7 +67,9 @@ def optimize(
             earlier=earlier_journals(project),
             known=champion_recipe(project, bundle.manifest.name),
             measure=lambda candidate: measure(candidate, gate, REQUESTS, saturate=saturate),
-            settings=project.settings.optimize,
+            serve=served if settings.tune else None,
+            cores=cores,
+            settings=settings,
             evaluation=project.settings.evaluate,
             root=project.root,
             mapper=mapper,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fairway.core.metrics import Measurement
-from fairway.optimization.report import ORIGINAL, Candidate, Findings
+from fairway.optimization.report import ORIGINAL, Candidate, Findings, TunedWay
 
 NONE = "–"
 
@@ -55,6 +55,16 @@ def row(candidate: Candidate, found: Findings, original: Candidate) -> Row:
         _cell(candidate.measurement("memory_mb"), "{:.0f}"),
         Cell(f"{candidate.size_bytes / 1e6:.3g}") if candidate.size_bytes else Cell(),
     )
+
+
+SERVED = ("latency_p99_ms", "throughput_rps", "memory_mb")
+"""What is shown of a way to serve, beside the objective."""
+
+
+def way_cells(way: TunedWay, objective: str) -> dict[str, Cell]:
+    """What a way to serve was measured at, the objective first."""
+    names = dict.fromkeys((objective, *SERVED))
+    return {name: _cell(next((m for m in way.measurements if m.metric == name), None), "{:.3g}") for name in names}
 
 
 def quality_change_cell(change: Measurement | None) -> Cell:

@@ -54,7 +54,7 @@ def choose(original: Contestant, candidates: Sequence[Contestant], settings: Opt
     smaller = [c for c in passed if _same(c, original, settings) and _pays_in_size(c, original, settings)]
     if faster:
         best = _best(faster, settings)
-        reason = f"{_change(best, original, settings)} against the original"
+        reason = f"{change(best, original, settings)} against the original"
     elif smaller:
         best = min(smaller, key=lambda c: c.size_bytes)
         saved = (original.size_bytes - best.size_bytes) / 1e6
@@ -104,18 +104,19 @@ def _best(among: Sequence[Contestant], settings: OptimizationSettings) -> Contes
 
 
 def _lost(among: Sequence[Contestant], best: Contestant, settings: OptimizationSettings) -> dict[str, str]:
-    return {c.name: f"passed; {_change(c, best, settings)} against {best.name}" for c in among if c.name != best.name}
+    return {c.name: f"passed; {change(c, best, settings)} against {best.name}" for c in among if c.name != best.name}
 
 
 def _why_not(one: Contestant, original: Contestant, settings: OptimizationSettings) -> str:
-    change, found = _change(one, original, settings), compare(one.rounds, original.rounds, original.name)
+    changed, found = change(one, original, settings), compare(one.rounds, original.rounds, original.name)
     if not found.known or found.low <= 0 <= found.high:
-        return f"passed, but {change}: not beyond the noise, and not enough smaller"
+        return f"passed, but {changed}: not beyond the noise, and not enough smaller"
     better = found.value > 0 if metric(settings.objective).higher_is_better else found.value < 0
-    return f"passed, but {change}: {f'not surely {settings.min_gain:.0%} or more' if better else 'worse'}"
+    return f"passed, but {changed}: {f'not surely {settings.min_gain:.0%} or more' if better else 'worse'}"
 
 
-def _change(one: Contestant, other: Contestant, settings: OptimizationSettings) -> str:
+def change(one: Contestant, other: Contestant, settings: OptimizationSettings) -> str:
+    """By how much ``one`` differs from ``other`` in the objective, in words."""
     found, base = compare(one.rounds, other.rounds, other.name), combine(other.rounds).value
     if not found.known:
         return found.error or found.method

@@ -39,6 +39,8 @@ class Final:
         Of the original and the finalists.
     candidates : dict by name
         The original first, then all forms tried or asked for.
+    each_s : float
+        What one measurement of a finalist took; 0 before any was made.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class Final:
                 self._change(name, reason=_passed_over(trial, explorer))
         self._examined = sum(bool(trial.outcomes) for trial in tried.values())
         self._rounds: dict[str, Rounds] = {}
+        self.each_s = 0.0
 
     def measure(self, measure: Measure, journal: Journal, time_left: Callable[[], float], progress: Progress) -> int:
         """Measure the finalists in rounds, and judge them on all that the search looked at; returns how many rounds."""
         names = tuple(self.bundles)
+        before = time_left()
         self._rounds, dropped, finished = measure_rounds(
             self.bundles,
             measure,
@@ -78,6 +82,7 @@ class Final:
             known=[event for event in journal.events if isinstance(event, Round) and event.finalists == names],
             record=journal.append,
         )
+        self.each_s = (before - time_left()) / max(1, finished * len(names))
         for name, reason in dropped.items():
             del self.bundles[name]
             self._change(name, status=Status.FAILED, reason=reason)

@@ -24,17 +24,20 @@ from fairway.optimization.final import Final
 from fairway.optimization.forms import Forms
 from fairway.optimization.honest import KEPT, appoint
 from fairway.optimization.passes.base import Sample
-from fairway.optimization.report import ORIGINAL, Findings, Optimization, quality_metric
+from fairway.optimization.report import ORIGINAL, Findings, Optimization, Tuned, quality_metric
 from fairway.optimization.rows import rungs
 from fairway.optimization.sampling import draw_sample
 from fairway.optimization.scoring import Examiner, Measure, on_quality, verdict
 from fairway.optimization.search.journal import Began, Journal, Plan
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
+from fairway.optimization.tuning import Serve, tune, tunings
 from fairway.optimization.warm import starts
 from fairway.sources.tables import Table
 
 _FINAL = 0.3
-"""The share of the time budget that is kept for measuring the finalists."""
+"""The share of the time budget that is kept for measuring the finalists, and how the chosen one is served best."""
+_TUNING = 0.1
+"""The share that is kept for the latter."""
 _REVISION = 1
 """Raised when a journal of before cannot be gone on with."""
 
@@ -48,6 +51,8 @@ def optimize(
     gate: Gate,
     workdir: Path,
     measure: Measure,
+    serve: Serve | None = None,
+    cores: int = 1,
     slices: Sequence[SliceSettings] = (),
     settings: OptimizationSettings | None = None,
     evaluation: EvaluationSettings | None = None,
@@ -81,6 +86,11 @@ def optimize(
         Belongs to the search; made if absent.
     measure : callable
         Takes a bundle, gives its performance at the gate's loads. Called ``repeats`` times per finalist.
+    serve : callable, optional
+        As ``measure``, but for a bundle served in a given way on all of ``cores``. Without, the bundle's threads and limits
+        stay as they are.
+    cores : int, default 1
+        That the server is to have.
     slices, settings, evaluation
         See :class:`SliceSettings`, :class:`OptimizationSettings`, :class:`EvaluationSettings`.
     earlier : sequence of Path
@@ -138,7 +148,7 @@ def optimize(
             clock=clock,
         )
         identity = (bundle.digest, table.digest, label, gate, slices, evaluation)
-        return search.run(reference, measure, identity, (earlier, known))
+        return search.run(reference, measure, serve, cores, identity, (earlier, known))
 
 
 class _Search:
@@ -164,6 +174,8 @@ class _Search:
         self,
         reference: Table,
         measure: Measure,
+        serve: Serve | None,
+        cores: int,
         identity: tuple[Any, ...],
         warm: tuple[Sequence[Path], Sequence[Sequence[PassRecord]]],
     ) -> Optimization:
@@ -188,9 +200,11 @@ class _Search:
         )
         ended = explorer.run(self._time_to_search, self.settings.time_budget)
         final = Final(explorer, judges, self.gate, self.settings, ended)
-        rounds = final.measure(measure, journal, self._time_left, self.progress)
+        kept_s = 0.0 if serve is None else _TUNING * self.settings.time_budget_s
+        rounds = final.measure(measure, journal, lambda: self._time_left() - kept_s, self.progress)
         choice = final.choose()
-        chosen = self._tuned(final.bundles[choice.name], sample)
+        tuned = self._tune(final.bundles[choice.name], sample, serve, cores, journal, final.each_s)
+        chosen = self._written(final.bundles[choice.name], sample, tuned)
         quality = quality_metric(self.gate, final.qualities[ORIGINAL])
         kept = choice.name == ORIGINAL
         found = Findings(
@@ -210,6 +224,7 @@ class _Search:
             rungs=len(parts),
             judged=KEPT if kept else judges.said,
             ended=ended,
+            tuned=tuned,
         )
         return Optimization(chosen, found)
 
@@ -245,21 +260,54 @@ class _Search:
     def _time_left(self) -> float:
         return self.settings.time_budget_s - (self.clock() - self.started)
 
-    def _tuned(self, bundle: Bundle, sample: Sample) -> Bundle:
-        """The bundle with its measured cost. It is measured once per ``workdir``, so that a rerun has the same digest."""
-        path = self.workdir / f"cost-{bundle.digest.removeprefix('sha256:')[:24]}.json"
-        if path.is_file():
-            cost = msgspec.json.decode(path.read_bytes(), type=Cost)
-        else:
-            with Model(bundle) as model:
-                cost = measure_cost(model, sample)
-            write_atomic(path, msgspec.json.encode(cost))
+    def _tune(
+        self,
+        bundle: Bundle,
+        sample: Sample,
+        serve: Serve | None,
+        cores: int,
+        journal: Journal,
+        each_s: float,
+    ) -> Tuned | None:
+        if serve is None:
+            return None
+        return tune(
+            tunings(bundle.manifest.engine, self._cost(bundle, sample), cores),
+            lambda way: serve(bundle, way),
+            gate=self.gate,
+            settings=self.settings,
+            cores=cores,
+            journal=journal,
+            time_left=self._time_left,
+            expected_s=each_s,
+            progress=self.progress,
+        )
+
+    def _written(self, bundle: Bundle, sample: Sample, tuned: Tuned | None) -> Bundle:
+        """The bundle with what was tuned, and its measured cost."""
         before = bundle.manifest
+        engine = before.engine
+        if tuned is not None and tuned.ways:
+            way = tuned.chosen
+            engine = msgspec.structs.replace(
+                engine, threads=way.threads, max_batch=way.max_batch, max_wait_us=way.max_wait_us
+            )
+        engine = msgspec.structs.replace(engine, cost=self._cost(bundle, sample, engine.threads))
         lineage = msgspec.structs.replace(before.lineage, parent=self.original.digest)
-        engine = msgspec.structs.replace(before.engine, cost=cost)
         manifest = msgspec.structs.replace(before, engine=engine, lineage=lineage)
         name = f"chosen-{manifest.digest.removeprefix('sha256:')[:12]}"
         return write_bundle(self.workdir / name, manifest, {file: bundle.path / file for file in before.files})
+
+    def _cost(self, bundle: Bundle, sample: Sample, threads: int | None = None) -> Cost:
+        """It is measured once per ``workdir``, so that a rerun has the same digest."""
+        threads = bundle.manifest.engine.threads if threads is None else threads
+        path = self.workdir / f"cost-{bundle.digest.removeprefix('sha256:')[:24]}-{threads}.json"
+        if path.is_file():
+            return msgspec.json.decode(path.read_bytes(), type=Cost)
+        with Model(bundle, threads=threads) as model:
+            cost = measure_cost(model, sample)
+        write_atomic(path, msgspec.json.encode(cost))
+        return cost
 
 
 def _silent(_text: str, _done: int, _total: int) -> None:

@@ -10,7 +10,7 @@ from fairway.core.metrics import Measurement, described
 from fairway.evaluation.pages import BAD, GOOD, INK, MUTED, SURFACE, render_page, styled_axes, themed_svg
 from fairway.evaluation.tiles import label
 from fairway.evaluation.words import estimate, interval, number
-from fairway.optimization.cells import percent_cell, quality_change_cell, row
+from fairway.optimization.cells import percent_cell, quality_change_cell, row, way_cells
 from fairway.optimization.pareto import COSTS, axis_label, legend, pareto_plot
 from fairway.optimization.report import ORIGINAL, Candidate, Findings, Optimization, Status
 from fairway.optimization.steps import Step, steps, way
@@ -69,6 +69,8 @@ def page(optimization: Optimization) -> str:
         badges=_BADGES,
         front={candidate.name for candidate in optimization.candidates if candidate.front},
         held_out=_held_out(optimization),
+        tuned=found.tuned,
+        ways=[(way, way_cells(way, found.objective)) for way in (found.tuned.ways if found.tuned else ())],
         why=[(title, said, listed) for title, said, kinds in _WHY if (listed := _of(optimization, kinds))],
         facts=_facts(found),
     )

@@ -79,6 +79,68 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((m for m in found if not m.error), None)
 
 
+class Tuning(msgspec.Struct, frozen=True):
+    """A way to serve a bundle.
+
+    Attributes
+    ----------
+    workers : int
+        Processes that answer.
+    threads : int
+        Of one engine call.
+    max_batch : int
+        Rows of one call.
+    max_wait_us : float
+        How long a batch may wait for more requests, in microseconds.
+    """
+
+    workers: int
+    threads: int
+    max_batch: int
+    max_wait_us: float = 0.0
+
+    def __str__(self) -> str:
+        """In words, which name it in the journal."""
+        parts = (
+            f"{_counted(self.workers, 'worker')} of {_counted(self.threads, 'thread')}",
+            f"up to {_counted(self.max_batch, 'row')}",
+            *([f"waiting {self.max_wait_us:g} us"] if self.max_wait_us else []),
+        )
+        return ", ".join(parts)
+
+
+class TunedWay(msgspec.Struct, frozen=True):
+    """A way that was measured, whether it keeps the gate's limits on performance, and why not."""
+
+    tuning: Tuning
+    measurements: tuple[Measurement, ...]
+    passed: bool
+    reason: str = ""
+
+
+class Tuned(msgspec.Struct, frozen=True):
+    """How the chosen form is served best.
+
+    Attributes
+    ----------
+    cores : int
+        That the server is to have.
+    chosen : Tuning
+    reason : str
+        Why it is chosen, or why nothing was measured.
+    rounds : int
+        Of interleaved measurements that were finished.
+    ways : tuple of TunedWay
+        The bundle's own first.
+    """
+
+    cores: int
+    chosen: Tuning
+    reason: str
+    rounds: int = 0
+    ways: tuple[TunedWay, ...] = ()
+
+
 class Findings(msgspec.Struct, frozen=True):
     """All of a search that is data.
 
@@ -101,6 +163,8 @@ class Findings(msgspec.Struct, frozen=True):
         Which rows the verdict rests on, and why.
     ended : str
         Why no further form was tried.
+    tuned : Tuned or None
+        How the chosen form is served best; ``None`` where that was not asked.
     """
 
     model: str
@@ -119,6 +183,7 @@ class Findings(msgspec.Struct, frozen=True):
     rungs: int = 1
     judged: str = ""
     ended: str = ""
+    tuned: Tuned | None = None
 
 
 class Optimization:
@@ -186,3 +251,7 @@ def quality_metric(gate: Gate, measurements: tuple[Measurement, ...]) -> str:
     """The quality shown first: the gate's first, else the first measured."""
     measured = [m.metric for m in measurements if not m.slice and not m.versus and described(m.metric).tasks]
     return next((name for name in gate if name in measured), measured[0] if measured else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ from fairway.sources.tables import Table
 
 Measure: TypeAlias = Callable[[Bundle], Sequence[Measurement]]
 """Measures the performance of a bundle, at the loads that the gate names."""
+
+T = TypeVar("T")
 
 Key: TypeAlias = tuple[str, float | None]
 Rounds: TypeAlias = dict[Key, list[Measurement]]
@@ -125,8 +127,8 @@ class Examiner:
 
 
 def measure_rounds(
-    bundles: dict[str, Bundle],
-    measure: Measure,
+    contestants: Mapping[str, T],
+    measure: Callable[[T], Sequence[Measurement]],
     *,
     repeats: int,
     seed: int,
@@ -135,35 +137,38 @@ def measure_rounds(
     known: Sequence[Round] = (),
     record: Callable[[Round], None] = lambda _: None,
 ) -> tuple[dict[str, Rounds], dict[str, str], int]:
-    """Measure every bundle once per round, each round in a new order, so that all meet the same conditions.
+    """Measure every contestant once per round, each round in a new order, so that all meet the same conditions.
 
     A round is finished once it is started. The first is started in any case, another only if there is time for it.
 
     Parameters
     ----------
+    contestants : mapping by name
+        The first is what the others are compared with.
     time_left : callable
         Seconds of the budget that are left.
     known : sequence of Round
-        Rounds of the same bundles that were finished earlier; they count, and are not made again.
+        Rounds of the same contestants that were finished earlier; they count, and are not made again.
     record : callable
         Told of each round as it is finished.
 
     Returns
     -------
     tuple
-        Rounds per name; why a bundle dropped out, per name; and how many rounds were finished.
+        Rounds per name; why one dropped out, per name; and how many rounds were finished.
 
     Raises
     ------
     FairwayError
-        If the original cannot be measured.
+        If the first cannot be measured.
     """
     order = random.Random(seed)  # noqa: S311 (an order of measurements, not a secret)
-    rounds: dict[str, Rounds] = {name: defaultdict(list) for name in bundles}
+    first = next(iter(contestants))
+    rounds: dict[str, Rounds] = {name: defaultdict(list) for name in contestants}
     dropped: dict[str, str] = {}
     longest, finished = 0.0, list(known)
     for number in range(repeats):
-        names = [name for name in bundles if name not in dropped]
+        names = [name for name in contestants if name not in dropped]
         shuffled = order.sample(names, len(names))
         if number < len(known):
             dropped |= known[number].dropped
@@ -173,15 +178,15 @@ def measure_rounds(
             break
         found, lost = dict[str, tuple[Measurement, ...]](), dict[str, str]()
         for name in shuffled:
-            progress("measure", number * len(bundles) + list(bundles).index(name), repeats * len(bundles))
+            progress("measure", number * len(contestants) + list(contestants).index(name), repeats * len(contestants))
             try:
-                found[name] = tuple(measure(bundles[name]))
+                found[name] = tuple(measure(contestants[name]))
             except FairwayError as error:
-                if name == ORIGINAL:
+                if name == first:
                     raise
                 lost[name] = str(error)
         dropped |= lost
-        finished.append(Round(tuple(bundles), found, lost))
+        finished.append(Round(tuple(contestants), found, lost))
         record(finished[-1])
         longest = max(longest, before - time_left())
     for each in finished:

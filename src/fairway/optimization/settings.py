@@ -60,6 +60,11 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         Relative improvement below which another graph does not pay (0.03 is 3 %). The interval's worse end counts.
     min_size_gain_mb : float
         With equal speed, a smaller bundle pays if it saves this much (10^6 bytes) and ``min_gain``.
+    tune : bool
+        Whether to measure, last, how the chosen form is served best: threads of a call (workers take the cores that these
+        leave), rows of a call, and how long a batch may wait. What is better beyond the noise goes into the bundle.
+    cores : int
+        That the server is to have, for ``tune``; 0: all of this machine that Fairway may use.
     level : str
         ONNX Runtime's graph optimizations that the ``graph`` candidate saves. ``extended`` has fused operators that
         only ONNX Runtime knows; ``basic`` stays within the ONNX standard. Both run on any machine.
@@ -86,6 +91,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     repeats: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
     min_gain: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.03
     min_size_gain_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    tune: bool = True
+    cores: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     level: Literal["basic", "extended"] = "extended"
     calibration_rows: Annotated[int, msgspec.Meta(ge=1)] = 256
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99

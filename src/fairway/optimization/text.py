@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from fairway.optimization.cells import percent_cell, row
+from fairway.optimization.cells import percent_cell, row, way_cells
 from fairway.optimization.report import ORIGINAL, Optimization, Status
 from fairway.optimization.steps import steps
 
@@ -38,6 +38,7 @@ def text(optimization: Optimization) -> str:
         ),
         *wrap(f"judged: {found.judged}"),
         *_optimism(optimization),
+        *_served(optimization),
         *wrap(f"search: {found.ended}"),
     ]
     return "\n".join(lines)
@@ -57,6 +58,21 @@ def _optimism(optimization: Optimization) -> list[str]:
         return []
     shown = [f"{m.value:+.4f} [{m.low:+.4f}, {m.high:+.4f}]" for m in (searched, held_out)]
     return wrap(f"change of {quality}: {shown[0]} on the rows searched, {shown[1]} on those held out")
+
+
+def _served(optimization: Optimization) -> list[str]:
+    """How the chosen form is served best."""
+    found = optimization.findings
+    if (tuned := found.tuned) is None:
+        return []
+    cores = "1 core" if tuned.cores == 1 else f"{tuned.cores} cores"
+    lines = wrap(f"served best on {cores}: {tuned.chosen} ({tuned.reason})")
+    if not tuned.ways:
+        return lines
+    cells = [(str(way.tuning), *map(str, way_cells(way, found.objective).values())) for way in tuned.ways]
+    header = ("served by", *way_cells(tuned.ways[0], found.objective))
+    refused = [line for way in tuned.ways if way.reason for line in wrap(f"{way.tuning}: {way.reason}")]
+    return ["", *table(header, cells), "", *refused, *lines]
 
 
 def _bought(optimization: Optimization) -> list[str]:

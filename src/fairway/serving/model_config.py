@@ -7,7 +7,7 @@ from typing import Any
 from fairway.core.tensors import Datatype, TensorSpec
 from fairway.serving.queues import level_of
 from fairway.serving.served import Description
-from fairway.serving.settings import ModelServeSettings, ServeSettings
+from fairway.serving.settings import ServeSettings
 
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx"}
 _TYPES = {kind: f"TYPE_{kind.value}" for kind in Datatype} | {Datatype.BYTES: "TYPE_STRING"}
@@ -40,20 +40,22 @@ def config_of(known: Description, versions: list[str], settings: ServeSettings) 
         "parameters": {},
     }
     if known.batching:
-        config["dynamic_batching"] = _batching(limits, settings)
+        config["dynamic_batching"] = _batching(known, settings)
     if known.caches:
         config["response_cache"] = {"enable": True}
     return config
 
 
-def _batching(limits: ModelServeSettings, settings: ServeSettings) -> dict[str, Any]:
+def _batching(known: Description, settings: ServeSettings) -> dict[str, Any]:
+    limits = known.limits
+    wait_us = known.engine.max_wait_us if limits.max_wait_us is None else limits.max_wait_us
     queue = {
         "timeout_action": "REJECT",
         "allow_timeout_override": True,
         "max_queue_size": limits.max_queue_requests,
     }
     batching: dict[str, Any] = {
-        "max_queue_delay_microseconds": round(limits.max_wait_us or 0),
+        "max_queue_delay_microseconds": round(wait_us),
         "default_queue_policy": queue,
     }
     if levels := settings.priority_levels:

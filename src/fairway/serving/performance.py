@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +17,9 @@ from fairway.core.latency import LatencyProfile
 from fairway.core.metrics import Measurement
 from fairway.serving.energy import CORE_WATTS
 from fairway.serving.probe import Observed, Plan, Span
+from fairway.serving.probes import observe_together
 from fairway.serving.quantiles import quantile_interval, rate_interval
+from fairway.serving.settings import ServeSettings
 
 _QUANTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 _SPANS = 10
@@ -47,6 +47,9 @@ def measure_performance(
     processes: int = 1,
     saturate_s: float = 0.0,
     core_watts: float = CORE_WATTS,
+    workers: int = 1,
+    serving: ServeSettings | None = None,
+    cores: int = 0,
 ) -> Performance:
     """Serve ``bundle`` in fresh processes, one after another, and measure it under load.
 
@@ -74,6 +77,13 @@ def measure_performance(
         How long each process is then kept as busy as it can be, for the largest throughput and the energy; 0: neither.
     core_watts : float, default 12
         Of one busy core, for the estimate of energy where the processor's counters cannot be read.
+    workers : int, default 1
+        Processes that answer at the same time, as a server's workers do: the load is divided among them, and they count as
+        one of ``processes``. Memory is that of one of them, the largest.
+    serving : ServeSettings, optional
+        Threads of a call, and limits of the model. By default those of the bundle.
+    cores : int, default 0
+        How many of the cores that this process may use they share; 0: all.
 
     Returns
     -------
@@ -84,13 +94,16 @@ def measure_performance(
         ``load_ms``, ``first_request_ms`` (one reading per process, Student's interval), ``size_mb``. What could not be
         measured has ``error`` set.
     """
-    part = seconds / processes
-    plans = [Plan(part, rps, rows, concurrency, seed + number, saturate_s) for number in range(processes)]
+    part, each_rps = seconds / processes, None if rps is None else rps / workers
     size = Measurement.exact("size_mb", bundle.size_bytes / 1e6, method="sum of the bundle's files")
     saturating = bool(saturate_s) and rps is not None
     seen: list[Observed] = []
-    for plan in plans:
-        observed = _observe(bundle, plan)
+    for number in range(processes):
+        plan = Plan(
+            part, each_rps, rows, max(1, concurrency // workers), seed, saturate_s, serving or ServeSettings(), cores
+        )
+        seeds = range(seed + number * workers, seed + (number + 1) * workers)
+        observed = observe_together(bundle, [msgspec.structs.replace(plan, seed=own) for own in seeds])
         if isinstance(observed, str):
             failed = [Measurement.failed(name, observed, at_rps=rps) for name in _AT_LOAD]
             failed += [Measurement.failed(name, observed) for name in (*_AT_START, *([_ENERGY] if saturate_s else []))]
@@ -102,7 +115,7 @@ def measure_performance(
     measured = [
         *_latencies(latencies, failures, seen, confidence, rps),
         *([_sustained(spans, concurrency, confidence)] if saturating else []),
-        _throughput(seen, confidence, plans[0]),
+        _throughput(seen, confidence, part, rps),
         _errors(len(latencies), failures, confidence, rps),
         _once("memory_mb", [each.memory_mb for each in seen], "resident memory after the load", confidence, rps),
         _once("load_ms", [each.load_ms for each in seen], "one load each, warm-up included", confidence, log=True),
@@ -111,25 +124,6 @@ def measure_performance(
         size,
     ]
     return Performance(measured, LatencyProfile.of(latencies, at_rps=rps, failures=failures))
-
-
-def _observe(bundle: Bundle, plan: Plan) -> Observed | str:
-    """What was observed, or why nothing could be."""
-    command = [sys.executable, "-m", "fairway.serving.probe", str(bundle.path.absolute())]
-    limit_s = plan.seconds * 3 + plan.saturate_s * 10 + 120
-    try:
-        done = subprocess.run(
-            command, input=msgspec.json.encode(plan), capture_output=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"the measuring process did not end within {limit_s:.0f} s"
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        return f"the measuring process failed: {said[-1] if said else f'status {done.returncode}'}"
-    try:
-        return msgspec.json.decode(done.stdout, type=Observed)
-    except msgspec.MsgspecError as error:
-        return f"the measuring process ended without a result ({error}); measure again"
 
 
 Array = NDArray[np.float64]
@@ -154,15 +148,15 @@ def _latency(name: str, q: float, ordered: Array, failed: str, confidence: float
     return Measurement(name, value, low, high, confidence, n=len(ordered), method="order statistics", at_rps=rps)
 
 
-def _throughput(seen: Sequence[Observed], confidence: float, plan: Plan) -> Measurement:
+def _throughput(seen: Sequence[Observed], confidence: float, seconds: float, rps: float | None) -> Measurement:
     """The mean of ten equal spans of each process's time."""
     rates: list[float] = []
     for each in seen:
-        counts, _ = np.histogram(each.finished_s, bins=_SPANS, range=(0.0, plan.seconds))
-        rates += (counts / (plan.seconds / _SPANS)).tolist()
+        counts, _ = np.histogram(each.finished_s, bins=_SPANS, range=(0.0, seconds))
+        rates += (counts / (seconds / _SPANS)).tolist()
     answered = sum(len(each.finished_s) for each in seen)
     method = f"means of {len(rates)} spans"
-    return _mean("throughput_rps", rates, confidence, n=answered, method=method, at_rps=plan.rps)
+    return _mean("throughput_rps", rates, confidence, n=answered, method=method, at_rps=rps)
 
 
 def _sustained(spans: Sequence[Span], concurrency: int, confidence: float) -> Measurement:

@@ -1,12 +1,14 @@
-"""Measure one bundle in this process, through the serving core: ``python -m fairway.serving.probe BUNDLE < plan``.
+"""Measure one bundle in this process, through the serving core: ``python -m fairway.serving.probe BUNDLE``.
 
-Run by :mod:`fairway.serving.performance` in a fresh process, so that memory and load time are the model's own. Writes one
-JSON object to stdout.
+Run by :mod:`fairway.serving.probes` in a fresh process, so that memory and load time are the model's own. Reads its plan, one
+line of JSON, from stdin; writes ``ready`` once the model has answered, and waits for another line, so that several begin
+together; then writes what it observed, as JSON, to stdout.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.warmup import made_up_rows, sample_rows, take
 
+READY = b"ready"
 _SPIN_S = 0.002
 _TAIL_S = 10.0
 _SPANS = 10
@@ -43,7 +46,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What to do.
 
     ``rps``: offered load with Poisson arrivals; ``None``: ``concurrency`` callers, each sending as soon as it is answered.
-    ``saturate_s``: how long to let such callers follow the load; 0: not at all.
+    ``saturate_s``: how long to let such callers follow the load; 0: not at all. ``serving``: threads of a call and limits
+    of the model, as a server would have them. ``cores``: how many of those allowed are used; 0: all.
     """
 
     seconds: float
@@ -52,6 +56,8 @@ class Plan(msgspec.Struct, frozen=True):
     concurrency: int
     seed: int
     saturate_s: float = 0.0
+    serving: ServeSettings = ServeSettings()
+    cores: int = 0
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -191,11 +197,11 @@ class _Load:
         self._core.submit(InferRequest(self._name, feed), done)
 
 
-async def observe(path: Path, plan: Plan) -> Observed:
-    """Load the bundle at ``path`` and put it under load."""
+async def observe(path: Path, plan: Plan, ready: Callable[[], None] = lambda: None) -> Observed:
+    """Load the bundle at ``path`` and, after ``ready`` has returned, put it under load."""
     started = time.perf_counter()
     bundle = read_bundle(path, verify=False)  # whoever measures has just read or written it
-    models = Models(ServeSettings(), telemetry := Telemetry())
+    models = Models(plan.serving, telemetry := Telemetry())
     core = InferenceCore(models, telemetry)
     name = bundle.manifest.name
     await models.load(name, "1", lambda: bundle)
@@ -203,6 +209,7 @@ async def observe(path: Path, plan: Plan) -> Observed:
     loaded = time.perf_counter()
     await core.infer(InferRequest(name, take(rows, plan.rows)))
     answered = time.perf_counter()
+    ready()
     load = _Load(core, name, plan, rows)
     await (load.closed_loop(plan.seconds) if plan.rps is None else load.open_loop(plan.rps))
     memory_mb = psutil.Process().memory_info().rss / 1e6
@@ -221,16 +228,28 @@ async def observe(path: Path, plan: Plan) -> Observed:
 
 def main() -> None:
     """Read a plan from stdin, write what was observed to stdout."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
+    if plan.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan.cores])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            observed = runner.run(observe(Path(sys.argv[1]), plan))
+            observed = runner.run(observe(Path(sys.argv[1]), plan, _wait_for_the_others))
         except FairwayError as error:
             sys.stderr.write(str(error))
             raise SystemExit(1) from None
+    _say(msgspec.json.encode(observed))
+
+
+def _wait_for_the_others() -> None:
+    _say(READY)
+    if not sys.stdin.buffer.readline():  # whoever measures has gone
+        raise SystemExit(1)
+
+
+def _say(line: bytes) -> None:
     # With PYTHONUNBUFFERED, sys.stdout.buffer is the raw file, which may write a part only and say so to nobody.
     with open(sys.stdout.fileno(), "wb", closefd=False) as out:
-        out.write(msgspec.json.encode(observed))
+        out.write(line + b"\n")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ class ServedVersion:
         )
         self.stats = VersionStats(name, version, sink, raw_differs=self.processed)
         slots = limits.concurrent_batches or 1
-        max_batch = limits.max_batch or model.manifest.engine.max_batch
+        engine = model.manifest.engine
+        max_batch = limits.max_batch or engine.max_batch
         length = length_of(model.manifest) if warmed.batching else None
         self._executor: Executor = ThreadPoolExecutor(
             slots, f"{name}:{version}", initializer=give_way, initargs=(RUNNING,)
@@ -137,7 +138,7 @@ class ServedVersion:
                 max_rows=limits.max_queue_rows or settings.max_queue_rows,
                 inline_us=settings.inline_us,
                 max_queue_wait_s=limits.max_queue_wait_s or settings.max_queue_wait_s,
-                max_wait_us=limits.max_wait_us or 0.0,
+                max_wait_us=engine.max_wait_us if limits.max_wait_us is None else limits.max_wait_us,
                 priority_levels=settings.priority_levels,
                 default_priority=limits.priority or settings.default_priority,
             ),

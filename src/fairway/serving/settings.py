@@ -51,9 +51,10 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         Per version; what arrives above is refused at once (429).
     max_queue_wait_s : float
         A request that would wait longer than this for the engine, going by the learned cost, is refused at once (429).
-    max_wait_us : float
-        How long a batch may wait for more requests, in microseconds; 0 never waits. It only waits where the learned cost
-        says that this pays and requests come densely, as on accelerators, and never on the event loop.
+    max_wait_us : float, optional
+        How long a batch may wait for more requests, in microseconds; 0 never waits. By default as the bundle says. It only
+        waits where the learned cost says that this pays and requests come densely, as on accelerators, and never on the
+        event loop.
     priority_levels : int
         How many levels the request parameter ``priority`` has, 1 being the highest; 0 ignores it, and says so once in the log.
     default_priority : int
@@ -117,7 +118,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     max_queue_requests: Annotated[int, msgspec.Meta(ge=1)] = 2048
     max_queue_rows: Annotated[int, msgspec.Meta(ge=1)] = 65536
     max_queue_wait_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] = 0.0
+    max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] | None = None
     priority_levels: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     default_priority: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0

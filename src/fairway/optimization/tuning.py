@@ -1,0 +1,155 @@
+"""How a form is served best on a number of cores: threads, workers, rows of a call and how long it waits, measured in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import TypeAlias
+
+from fairway.bundle.format import Bundle
+from fairway.core.gate import Gate, judge
+from fairway.core.manifest import Cost, EngineSpec
+from fairway.core.metrics import Measurement, described, metric
+from fairway.optimization.choice import Contestant, change, choose
+from fairway.optimization.report import Tuned, TunedWay, Tuning
+from fairway.optimization.rounds import combine
+from fairway.optimization.scoring import Rounds, measure_rounds
+from fairway.optimization.search.journal import Journal, Round
+from fairway.optimization.settings import OptimizationSettings
+
+Serve: TypeAlias = Callable[[Bundle, Tuning], Sequence[Measurement]]
+"""Measures a bundle, served in a way, at the loads that the gate names."""
+
+_SPLITS_US = 500.0
+"""A shorter call gains nothing from more threads: handing work to them takes longer."""
+_LONGER = 4
+_LESS = 0.9
+"""A limit so many times as large is tried where a row would then cost so much less, going by the cost curve."""
+_FLAT = 1.3
+"""A call of two rows costs at most so much more than one of one, where waiting may pay."""
+_MEASURED = 3
+"""Ways that are measured in all rounds, the bundle's own among them; of more, one round decides."""
+
+
+def tunings(spec: EngineSpec, cost: Cost, cores: int) -> tuple[Tuning, ...]:
+    """Ways worth trying, the bundle's own first; workers take the cores that one call's threads leave.
+
+    Threads double up to ``cores``, unless calls are too short to be shared. Limits on rows come from the cost curve: where
+    more rows save hardly anything, and a larger one where they still save much. Waiting is tried where a call of two rows
+    costs hardly more than one of one.
+
+    Examples
+    --------
+    >>> [str(way) for way in tunings(EngineSpec(), Cost(base_us=100, row_us=2000), cores=2)]
+    ['2 workers of 1 thread, up to 64 rows', '2 workers of 1 thread, up to 1 row', '1 worker of 2 threads, up to 64 rows', \
+'1 worker of 2 threads, up to 1 row']
+    >>> [str(way) for way in tunings(EngineSpec(), Cost(base_us=6, row_us=0.2), cores=2)]
+    ['2 workers of 1 thread, up to 64 rows']
+    """
+    own = min(spec.threads or cores, cores)
+    threads, rows, waits = [own], [spec.max_batch], [spec.max_wait_us]
+    if cost.of(1) >= _SPLITS_US:
+        threads += [2**n for n in range(cores.bit_length()) if 2**n <= cores] + [cores]
+    if spec.batching:
+        more = _LONGER * spec.max_batch
+        rows += [cost.enough(spec.max_batch)]
+        rows += [more] if cost.of(more) / _LONGER < _LESS * cost.of(spec.max_batch) else []
+        if cost.of(2) <= _FLAT * cost.of(1) and cost.of(1) >= _SPLITS_US:
+            waits += [round(cost.of(1), 0)]
+    kinds = product(dict.fromkeys(threads), dict.fromkeys(rows), dict.fromkeys(waits))
+    return tuple(Tuning(max(1, cores // each), each, most, wait) for each, most, wait in kinds)
+
+
+def tune(
+    ways: Sequence[Tuning],
+    measure: Callable[[Tuning], Sequence[Measurement]],
+    *,
+    gate: Gate,
+    settings: OptimizationSettings,
+    cores: int,
+    journal: Journal,
+    time_left: Callable[[], float],
+    expected_s: float,
+    progress: Callable[[str, int, int], None],
+) -> Tuned:
+    """Measure ``ways`` in interleaved rounds, and take what is better than the first beyond the noise.
+
+    Only ways that keep the gate's limits on performance are taken. Where there are many, one round, which counts no
+    further, leaves the first and the two best.
+
+    Parameters
+    ----------
+    ways : sequence of Tuning
+        The bundle's own first.
+    measure : callable
+    gate : mapping of metric name to Limit
+        Bounds on change do not apply: they are against another model.
+    expected_s : float
+        What one measurement takes. Without time for every way once and for one whole round more, nothing is measured.
+    """
+    first = ways[0]
+    if len(ways) == 1:
+        return Tuned(cores, first, "the cost of its calls leaves nothing to choose")
+    need_s = expected_s * (len(ways) + _MEASURED)
+    if time_left() < need_s and not _known(journal, ways):
+        left = (
+            f"{max(time_left(), 0):.0f} s of the time budget were left, and it takes {need_s:.0f} s; raise time_budget"
+        )
+        return Tuned(cores, first, f"not tuned: {left}")
+
+    def measured(among: Sequence[Tuning], repeats: int) -> tuple[dict[str, Rounds], dict[str, str], int]:
+        return measure_rounds(
+            {str(way): way for way in among},
+            measure,
+            repeats=repeats,
+            seed=settings.seed,
+            time_left=time_left,
+            progress=lambda _, done, total: progress("tune", done, total),
+            known=_known(journal, among),
+            record=journal.append,
+        )
+
+    if len(ways) > _MEASURED:
+        once, _, _ = measured(ways, 1)
+        ways = (first, *_leaders(ways[1:], once, settings.objective)[: _MEASURED - 1])
+    rounds, dropped, finished = measured(ways, settings.repeats)
+    performance = {name: limit for name, limit in gate.items() if not described(name).tasks}
+    tried = tuple(_way(way, rounds[str(way)], performance, dropped.get(str(way), "")) for way in ways)
+    own, *others = (
+        Contestant(str(each.tuning), each.passed, _objective(rounds[str(each.tuning)], settings.objective), 0)
+        for each in tried
+    )
+    usable = [other for other in others if len(other.rounds) == len(own.rounds)]
+    taken = choose(own, usable, settings).name
+    chosen = next(way for way in ways if str(way) == taken)
+    if chosen == first:
+        reason = "nothing is better beyond the noise"
+    else:
+        reason = f"{change(next(c for c in usable if c.name == taken), own, settings)} against {first}"
+        reason += "" if own.passed else ", which does not keep the gate"
+    return Tuned(cores, chosen, reason, finished, tried)
+
+
+def _known(journal: Journal, ways: Sequence[Tuning]) -> list[Round]:
+    names = tuple(map(str, ways))
+    return [event for event in journal.events if isinstance(event, Round) and event.finalists == names]
+
+
+def _leaders(ways: Sequence[Tuning], rounds: dict[str, Rounds], objective: str) -> list[Tuning]:
+    """The best first; those without a measurement are left out."""
+    found = {way: _objective(rounds[str(way)], objective) for way in ways}
+    usable = [way for way in ways if found[way] and combine(found[way]).known]
+    sign = -1 if metric(objective).higher_is_better else 1
+    return sorted(usable, key=lambda way: sign * combine(found[way]).value)
+
+
+def _objective(rounds: Rounds, objective: str) -> tuple[Measurement, ...]:
+    return next((tuple(each) for key, each in rounds.items() if key[0] == objective), ())
+
+
+def _way(way: Tuning, rounds: Rounds, gate: Gate, dropped: str) -> TunedWay:
+    measurements = tuple(combine(each) for each in rounds.values())
+    verdict = judge(gate, measurements) if gate else None
+    passed = not dropped and (verdict is None or verdict.passed)
+    reasons = "" if passed or verdict is None else f"{verdict.outcome.value}: {'; '.join(verdict.reasons)}"
+    return TunedWay(way, measurements, passed, dropped or reasons)
