@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from fairway.optimization import build
 from fairway.optimization.build import apply_recipe
 from fairway.optimization.graphs import external_files, graph_digest, largest_difference, operators, structure
-from fairway.optimization.passes import dynamic, graph, lower, static
+from fairway.optimization.passes import dynamic, graph, lower, mixed, static
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
 from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.quiet import quiet
@@ -376,3 +376,12 @@ def test_where_the_disk_is_full_nothing_is_kept_and_nothing_lost(
     prefixes.keep([Stage("lower")], mlp_graph, [])
     assert prefixes.longest([Stage("lower"), Stage("graph")]) is None
     assert not list((tmp_path / "stages").iterdir())
+
+
+def test_mixed_int8_takes_products_whose_bias_has_an_axis_of_rows(
+    mlp_graph: Path, sample: Sample, digits: Digits, tmp_path: Path
+) -> None:
+    """Scikit-learn's converter writes them as [1, N], which one scale per channel of the first axis does not fit."""
+    stages = [Stage("lower"), Stage("graph", {"level": "basic"}), Stage("int8-mixed", mixed.PASS.settings())]
+    made, _ = apply_recipe(mlp_graph, stages, sample, tmp_path)
+    assert accuracy(made, digits) > 0.95

@@ -20,7 +20,7 @@ from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.recipes import Recipe, Stage
 from fairway.optimization.registry import missing_extras, passes
 
-_REVISION = 2
+_REVISION = 3
 """Raised when a pass changes what it writes: finished candidates are then made again."""
 
 

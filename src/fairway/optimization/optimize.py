@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,9 +35,9 @@ from fairway.optimization.tuning import Serve, tune, tunings
 from fairway.optimization.warm import starts
 from fairway.sources.tables import Table
 
-_FINAL = 0.3
+_FINAL = 0.35
 """The share of the time budget that is kept for measuring the finalists, and how the chosen one is served best."""
-_TUNING = 0.1
+_TUNING = 0.15
 """The share that is kept for the latter."""
 _REVISION = 1
 """Raised when a journal of before cannot be gone on with."""
@@ -272,7 +273,7 @@ class _Search:
         if serve is None:
             return None
         return tune(
-            tunings(bundle.manifest.engine, self._cost(bundle, sample), cores),
+            tunings(bundle.manifest.engine, self._cost(bundle, sample), cores, self._load()),
             lambda way: serve(bundle, way),
             gate=self.gate,
             settings=self.settings,
@@ -282,6 +283,12 @@ class _Search:
             expected_s=each_s,
             progress=self.progress,
         )
+
+    def _load(self) -> float:
+        """The largest that the gate names; infinite where the objective is measured at full load, or no load is named."""
+        named = [limit.at_rps for limit in self.gate.values() if limit.at_rps]
+        full = self.settings.objective in ("throughput_rps", "energy_mj_per_request")
+        return math.inf if full or not named else max(named)
 
     def _written(self, bundle: Bundle, sample: Sample, tuned: Tuned | None) -> Bundle:
         """The bundle with what was tuned, and its measured cost."""

@@ -30,8 +30,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     Attributes
     ----------
     time_budget : str
-        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past seven tenths of it no candidate is made; a
-        round of measurements is begun only if there is time for all of it, but the first is always made.
+        How long to look, such as ``"90s"``, ``"5m"`` or ``"1h30m"``. Past 65 % of it no candidate is made; a round of
+        measurements is begun only if there is time for all of it, but the first is always made.
     candidates : tuple of str
         Which to make first, in this order. Those that you name are all examined; of the default, and of what the search tries
         by itself, only what is faster than the best so far. For transformers there are, too: ``fused`` (one operator for each

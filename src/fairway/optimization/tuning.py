@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TypeAlias
@@ -25,32 +26,45 @@ _SPLITS_US = 500.0
 _LONGER = 4
 _LESS = 0.9
 """A limit so many times as large is tried where a row would then cost so much less, going by the cost curve."""
+_MEETING = 0.3
+"""Where the load keeps the cores busy for less than this share of the time, batches are hardly ever of two requests."""
 _FLAT = 1.3
 """A call of two rows costs at most so much more than one of one, where waiting may pay."""
 _MEASURED = 3
 """Ways that are measured in all rounds, the bundle's own among them; of more, one round decides."""
 
 
-def tunings(spec: EngineSpec, cost: Cost, cores: int) -> tuple[Tuning, ...]:
+def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> tuple[Tuning, ...]:
     """Ways worth trying, the bundle's own first; workers take the cores that one call's threads leave.
 
     Threads double up to ``cores``, unless calls are too short to be shared. Limits on rows come from the cost curve: where
     more rows save hardly anything, and a larger one where they still save much. Waiting is tried where a call of two rows
-    costs hardly more than one of one.
+    costs hardly more than one of one. Neither matters where the cores are so little busy that requests seldom meet.
+
+    Parameters
+    ----------
+    rps : float
+        The load, in requests per second; infinite where the objective is what is measured at full load.
 
     Examples
     --------
-    >>> [str(way) for way in tunings(EngineSpec(), Cost(base_us=100, row_us=2000), cores=2)]
-    ['2 workers of 1 thread, up to 64 rows', '2 workers of 1 thread, up to 1 row', '1 worker of 2 threads, up to 64 rows', \
-'1 worker of 2 threads, up to 1 row']
-    >>> [str(way) for way in tunings(EngineSpec(), Cost(base_us=6, row_us=0.2), cores=2)]
-    ['2 workers of 1 thread, up to 64 rows']
+    >>> cost = Cost(base_us=500, row_us=2000)
+    >>> for way in tunings(EngineSpec(), cost, cores=2):
+    ...     print(way)
+    2 workers of 1 thread, up to 64 rows
+    2 workers of 1 thread, up to 4 rows
+    1 worker of 2 threads, up to 64 rows
+    1 worker of 2 threads, up to 4 rows
+    >>> [way.threads for way in tunings(EngineSpec(), cost, cores=2, rps=20)]
+    [1, 2]
+    >>> len(tunings(EngineSpec(), Cost(base_us=6, row_us=0.2), cores=2))
+    1
     """
     own = min(spec.threads or cores, cores)
     threads, rows, waits = [own], [spec.max_batch], [spec.max_wait_us]
     if cost.of(1) >= _SPLITS_US:
         threads += [2**n for n in range(cores.bit_length()) if 2**n <= cores] + [cores]
-    if spec.batching:
+    if spec.batching and rps * cost.of(1) / 1e6 >= _MEETING * cores:
         more = _LONGER * spec.max_batch
         rows += [cost.enough(spec.max_batch)]
         rows += [more] if cost.of(more) / _LONGER < _LESS * cost.of(spec.max_batch) else []

@@ -230,6 +230,16 @@ def test_a_choice_is_not_blamed_where_another_could_be_the_reason() -> None:
     assert known_bad(list(trials([plan(FLOAT), *passed(FLOAT, 1.0), Unmade(two, "", "broken")]).values())) == set()
 
 
+def test_a_choice_that_has_failed_in_three_combinations_and_never_worked_is_the_reason() -> None:
+    broken: list[Event] = [
+        Unmade({"weights": "mixed", "share": share, "engine": "one"}, "informed", "cannot run", failed=True)
+        for share in (0.1, 0.2, 0.3)
+    ]
+    begun = [plan(FLOAT), *passed(FLOAT, 1.0)]
+    assert ("weights", "mixed") not in known_bad(list(trials([*begun, *broken[:2]]).values()))
+    assert ("weights", "mixed") in known_bad(list(trials([*begun, *broken]).values()))
+
+
 def test_finalists_are_the_fastest_that_keep_the_limits_and_the_smallest_of_the_rest() -> None:
     two: Point = {"weights": "int8", "engine": "two"}
     three: Point = {"weights": "int8", "engine": "three"}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fairway.core.extras import require
 from fairway.core.tensors import Tensors
-from fairway.optimization.graphs import external_files, operators, structure
+from fairway.optimization.graphs import external_files, load, operators, save_data, structure
 from fairway.optimization.passes.base import Needs, NothingToDo, Pass, Sample
 from fairway.optimization.passes.integers import CALIBRATION, FLOAT, WEIGHTS
 from fairway.optimization.quiet import quiet
+from fairway.optimization.rewrites.base import Rewriting
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where int8 saves time."""
@@ -54,11 +57,11 @@ def quantize(
         raise NothingToDo(f"the graph has no {', '.join(OPERATORS)} whose weights could be int8")
     require("onnx", extra="optimize")
     method = parameters["method"]
-    with quiet(destination.parent):
+    with quiet(destination.parent), _with_flat_biases(source, destination.parent) as graph:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
         quantize_static(
-            source,
+            graph,
             destination,
             _Reader(sample.batches()),
             quant_format=QuantFormat.QDQ,
@@ -70,7 +73,7 @@ def quantize(
             reduce_range=parameters["reduce_range"],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            use_external_data_format=bool(external_files(source)),
+            use_external_data_format=bool(external_files(graph)),
             calibrate_method=CalibrationMethod[_METHODS[method]],
             extra_options={
                 **FLOAT,
@@ -83,8 +86,30 @@ def quantize(
                 **({"CalibPercentile": parameters["percentile"]} if method == "percentile" else {}),
             },
         )
-    if structure(source) == structure(destination):
-        raise NothingToDo("no product or convolution has constant weights")
+        if structure(graph) == structure(destination):
+            raise NothingToDo("no product or convolution has constant weights")
+
+
+@contextmanager
+def _with_flat_biases(source: Path, folder: Path) -> Iterator[Path]:
+    """The graph with biases of shape ``[1, N]`` as ``[N]``: one scale per channel, of the first axis, does not fit them."""
+    model = load(source, data=True)
+    graph = Rewriting(model)
+    rows = {node.input[2] for node in graph.graph.node if node.op_type == "Gemm" and len(node.input) > 2}
+    found = {
+        name: bias for name in rows if (bias := graph.value(name)) is not None and bias.ndim == 2 and len(bias) == 1
+    }
+    if not found:
+        yield source
+        return
+    for node in graph.graph.node:
+        if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] in found:
+            node.input[2] = graph.constant(found[node.input[2]][0], "bias")
+    graph.sweep()
+    with tempfile.TemporaryDirectory(prefix=".biases.", dir=folder) as inside:
+        flat = Path(inside) / source.name
+        save_data(model, flat, bool(external_files(source)))
+        yield flat
 
 
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -100,10 +101,15 @@ def finalists(found: Iterable[Trial], rungs: int, count: int) -> list[Trial]:
     return [*first, *sorted(rest, key=lambda t: (not t.keeps(rungs), t.size_bytes, t.ratio))[:1]]
 
 
+_TIMES = 3
+"""So often a choice fails, and never works, before it is held to be the reason."""
+
+
 def known_bad(found: Sequence[Trial]) -> set[tuple[str, object]]:
     """Choices that are the reason why a point could not be made.
 
-    Either that was seen as it was made, or no other can be it: every other choice of that point has worked elsewhere.
+    Either that was seen as it was made, or no other can be it: every other choice of that point has worked elsewhere. Or it has
+    been tried three times, and never worked: what it was tried with changes, and the failure does not.
 
     Examples
     --------
@@ -113,7 +119,8 @@ def known_bad(found: Sequence[Trial]) -> set[tuple[str, object]]:
     {('engine', 'b')}
     """
     worked = {choice for trial in found if trial.unmade is None for choice in trial.point.items()}
-    bad = set[tuple[str, object]]()
+    failed = Counter(choice for trial in found if trial.unmade is not None for choice in trial.point.items())
+    bad: set[tuple[str, object]] = {c for c, times in failed.items() if times >= _TIMES and c not in worked}
     for trial in found:
         if trial.unmade is None:
             continue
