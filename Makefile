@@ -47,7 +47,7 @@ lock: $(UV) ## resolve the dependencies again
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  pyproject.toml --extra optimize --extra sklearn --group build -c requirements/dev.txt -o requirements/demo.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  pyproject.toml --extra huggingface --extra keras -o requirements/torch.txt
+	  pyproject.toml --extra huggingface --extra keras --extra prune -o requirements/torch.txt
 	@echo uv==$$($(UV) --version | cut -d' ' -f2) > $(VENV)/uv.in
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(VENV)/uv.in -o requirements/uv.txt
 

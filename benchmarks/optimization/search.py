@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from fairway.sources.tables import Table
 
 FEW, PATIENCE = 5, 5
 """Forms that the search may try in the small space beside the :data:`CANDIDATES`."""
-_OUTSIDE = ("transformer", "fp16-weights", "int4-weights", "int8-mixed")
-"""What the small space leaves out: what is for transformers and for large language models, and what is slow to make."""
+_OUTSIDE = ("transformer", "fp16-weights", "int4-weights")
+"""What the small space leaves out: what is for transformers and for large language models."""
 
 
 def automatic(
@@ -96,17 +96,18 @@ def beside_a_sweep(
     small = _Small(OptimizationSettings(), described)
     every = tuple(Start(point) for point in small.space.points())
     named = tuple(Start(small.point(r.name)) for r in recipes(OptimizationSettings(candidates=CANDIDATES), described))
+    parts = rungs(table, 0)
     plans = {
-        "search": Plan(starts=named, rungs=3, trials=FEW, patience=PATIENCE),
-        "sweep": Plan(starts=every, rungs=1, trials=0),
+        "search": (Plan(starts=named, rungs=len(parts), trials=FEW, patience=PATIENCE), parts),
+        "sweep": (Plan(starts=every, rungs=1, trials=0), (table,)),
     }
     took, found = dict[str, float](), dict[str, Form]()
-    for name, plan in plans.items():
+    for name, (plan, growing) in plans.items():
         place = folder / name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         started = time.perf_counter()
-        explorer = _explorer(source, small, table, gate, sample, place, plan)
+        explorer = _explorer(source, small, (table, growing), gate, sample, place, plan)
         explorer.run(lambda: float("inf"), "no budget")
         took[name] = time.perf_counter() - started
         winner: Trial | None = best(explorer.trials.values(), plan.rungs)
@@ -122,15 +123,21 @@ def beside_a_sweep(
 
 
 def _explorer(
-    source: Bundle, forms: Forms, table: Table, gate: Gate, sample: Sample, place: Path, plan: Plan
+    source: Bundle,
+    forms: Forms,
+    rows: tuple[Table, Sequence[Table]],
+    gate: Gate,
+    sample: Sample,
+    place: Path,
+    plan: Plan,
 ) -> Explorer:
+    table, parts = rows
     journal = Journal(place / "journal.jsonl")
     journal.append(Began(plan))
     settings = EvaluationSettings()
     examiner = Examiner(
         source, table, label="label", gate=gate, slices=(), settings=settings, directory=place, progress=None
     )
-    parts = rungs(table, 0) if plan.rungs > 1 else (table,)
     options: dict[str, Any] = {"gate": gate, "objective": "throughput_rps", "workdir": place}
     return Explorer(
         source, forms=forms, journal=journal, examiner=examiner, rungs=parts, sample=sample, progress=lambda *_: None,

@@ -85,6 +85,47 @@ def test_without_rows_to_learn_from_it_says_what_to_add(project: Path) -> None:
         fairway.distill()
 
 
+NETWORK = """
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+def network():
+    torch.manual_seed(0)
+    rows = pq.read_table("train.parquet")
+    x = torch.tensor(np.stack([rows[n].to_numpy() for n in rows.column_names if n.startswith("pixel_")], 1), dtype=torch.float32)
+    y = torch.tensor(rows["digit"].to_numpy())
+    made = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    optimizer = torch.optim.Adam(made.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(made(x), y).backward()
+        optimizer.step()
+    return made.eval()
+"""
+
+
+def test_a_torch_module_is_pruned_and_taught_again_what_it_knew(project: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    (project / "networks.py").write_text(NETWORK)
+    edit(project, 'student = "students:small"', "prune = 0.75")
+    edit(project, 'source = "good.onnx"', 'source = "networks:network"')
+    made = fairway.distill()
+    told = made.bundle.manifest.lineage.hyperparameters["distillation"]
+    assert told["parameters"] == 64 * 32 + 32 + 32 * 10 + 10
+    report = fairway.evaluate(made.bundle, project=fairway.Project.find(project))
+    assert report.verdict.passed
+
+
+def test_a_source_that_is_no_torch_module_cannot_be_pruned(project: Path) -> None:
+    edit(project, 'student = "students:small"', "prune = 0.5")
+    with pytest.raises(InvalidConfig, match="is no torch module, whose channels could be left out"):
+        fairway.distill()
+    edit(project, "prune = 0.5", "prune = 0.5\nlayers = 2")
+    with pytest.raises(InvalidConfig, match="layers and prune each say what the student is"):
+        fairway.distill()
+
+
 def test_a_hugging_face_folder_teaches_one_with_fewer_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_bert(tmp_path / "bert")

@@ -62,14 +62,15 @@ def distill(
     target = Path(out) if out else Path(f"{bundle.manifest.name}-student.fairway")
     check_target(target, replace=replace)
     module = _teacher_module(project) if settings.hidden or (student is None and not settings.student) else None
+    rows = _rows(project)
     if student is None:
-        student, settings = _student(project, module, settings)
+        student, settings = _student(project, bundle, module, rows, settings)
     progress.step(f"distilling {bundle.manifest.name}")
     with tempfile.TemporaryDirectory(prefix="fairway-") as folder:
         made = teach(
             bundle,
             student,
-            table=_rows(project),
+            table=rows,
             label=project.data.label,
             destination=Path(folder) / "student.fairway",
             workdir=project.work() / "distilled",
@@ -104,15 +105,27 @@ def _teacher_module(project: Project) -> Any:
     return opened.model if opened.kind == "torch" else None
 
 
-def _student(project: Project, module: Any, settings: DistillationSettings) -> tuple[Any, DistillationSettings]:
+def _student(
+    project: Project, bundle: Bundle, module: Any, rows: Table, settings: DistillationSettings
+) -> tuple[Any, DistillationSettings]:
     """The module that learns, and the settings with the names of its hidden states."""
     import torch
 
+    from fairway.optimization.distillation.pruning import pruned_module
     from fairway.optimization.distillation.students import smaller_transformer
+    from fairway.optimization.sampling import draw_sample
     from fairway.sources.callables import call_source
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        if settings.prune:
+            if module is None:
+                raise InvalidConfig(
+                    f"{project.model.source} is no torch module, whose channels could be left out; name a student: "
+                    'student = "module:callable" in [distill], or let `fairway optimize` try pruned'
+                )
+            few = draw_sample(bundle, rows, rows=2, seed=settings.seed)
+            return pruned_module(module, few.feed, settings.prune), settings
         if not settings.student:
             student, hidden = smaller_transformer(module, layers=settings.layers, heads=settings.heads)
             return student, msgspec.structs.replace(settings, hidden=settings.hidden or hidden)

@@ -24,6 +24,9 @@ class DistillationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     layers, heads : int
         Of that transformer, which starts from the teacher's weights. With fewer heads all widths shrink in proportion. 0
         is as many as the teacher has.
+    prune : float
+        In place of those: the share of channels and neurons that a torch module is left without, those of least weight.
+        What is left learns again. 0 leaves out none.
     temperature : float
         What logits are divided by before teacher and student are compared: above 1, how the teacher ranks the wrong
         classes counts for more.
@@ -53,6 +56,7 @@ class DistillationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     student: str = ""
     layers: Annotated[int, msgspec.Meta(ge=0)] = 0
     heads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    prune: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     soft_share: _Share = 0.7
     hidden: dict[str, str] = {}
@@ -70,6 +74,9 @@ class DistillationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for what types alone do not catch."""
         seconds(self.time_budget)
+        said = [name for name in ("student", "layers", "heads", "prune") if getattr(self, name)]
+        if self.prune and len(said) > 1:
+            raise ValueError(f"{said[0]} and prune each say what the student is; leave one of them out")
 
     @property
     def time_budget_s(self) -> float:
