@@ -93,7 +93,8 @@ import torch
 def network():
     torch.manual_seed(0)
     rows = pq.read_table("train.parquet")
-    x = torch.tensor(np.stack([rows[n].to_numpy() for n in rows.column_names if n.startswith("pixel_")], 1), dtype=torch.float32)
+    pixels = [rows[name].to_numpy() for name in rows.column_names if name.startswith("pixel_")]
+    x = torch.tensor(np.stack(pixels, 1), dtype=torch.float32)
     y = torch.tensor(rows["digit"].to_numpy())
     made = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
     optimizer = torch.optim.Adam(made.parameters(), 1e-2)
