@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from fairway.bundle.format import Bundle, read_bundle
+from fairway.bundle.format import Bundle, read_bundle, write_bundle
+from fairway.bundle.samples import SAMPLES, encode_samples
 from fairway.core.errors import InvalidBundle, UnsupportedMachine
-from fairway.core.manifest import Lineage, PassRecord, Processing, Step
+from fairway.core.manifest import EngineSpec, Lineage, Manifest, PassRecord, Processing, Step
+from fairway.core.tensors import Datatype, Tensors, TensorSpec
 from fairway.model import Model
+from fairway.serving.warmup import warm_up
 from tests.conftest import Digits
 
 
@@ -59,3 +63,72 @@ def test_weights_of_8_bits_need_a_processor_that_adds_as_theirs_did(
     else:
         with pytest.raises(UnsupportedMachine, match=r"Abacus 2.*lacks VNNI.*reduce_range = true"):
             Model(bundle)
+
+
+# --- what an accelerator is given ---------------------------------------------------------------------------------
+
+
+class Device:
+    """Doubles its rows, in steps as coarse as half precision's that depend on how many there are; knows what it was given."""
+
+    inputs = (TensorSpec("x", Datatype.FP32, (-1, 2)),)
+    outputs = (TensorSpec("y", Datatype.FP32, (-1, 2)),)
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def infer(self, feed: Tensors) -> Tensors:
+        rows = len(feed["x"])
+        self.given.append(rows)
+        return {"y": feed["x"] * np.float32(2 + (0.01 if rows > 1 else 0))}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    made = Device()
+    monkeypatch.setattr("fairway.model.load_engine", lambda *_, **__: made)
+    return made
+
+
+def on_device(tmp_path: Path, *, batching: bool = True, **options: Any) -> Bundle:
+    engine = EngineSpec("torch", "model.pt2", max_batch=16, batching=batching, options={"device": "cuda", **options})
+    manifest = Manifest("double", "regression", Device.inputs, Device.outputs, {}, engine)
+    samples = encode_samples({"x": np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)})
+    return write_bundle(tmp_path / "double.fairway", manifest, {"model.pt2": b"program", SAMPLES: samples})
+
+
+@pytest.mark.parametrize(("rows", "given"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8), (9, 16), (33, 64)])
+def test_an_accelerator_meets_powers_of_two_and_callers_their_own_rows(
+    rows: int, given: int, device: Device, tmp_path: Path
+) -> None:
+    with Model(on_device(tmp_path)) as model:
+        x = np.random.default_rng(rows).normal(size=(rows, 2)).astype(np.float32)
+        for raw in (False, True):
+            answer = model.infer({"x": x}, raw=raw)["y"]
+            assert answer.shape == (rows, 2)
+            assert np.allclose(answer, 2 * x, rtol=0.01)
+    assert device.given == [given, given]
+
+
+def test_rows_that_depend_on_each_other_are_not_filled_up(device: Device, tmp_path: Path) -> None:
+    with Model(on_device(tmp_path, batching=False)) as model:
+        model.infer({"x": np.ones((3, 2), np.float32)})
+    assert device.given == [3]
+
+
+@pytest.mark.usefixtures("device")
+def test_rounding_of_half_precision_is_no_reason_not_to_batch(tmp_path: Path) -> None:
+    for precision, batching in (("bf16", True), ("fp32", False)):
+        bundle = on_device(tmp_path / precision, precision=precision)
+        with Model(bundle) as model:
+            assert warm_up(model, bundle).batching is batching
+
+
+def test_each_size_that_an_accelerator_will_meet_is_met_before_ready(device: Device, tmp_path: Path) -> None:
+    bundle = on_device(tmp_path, precision="bf16")
+    with Model(bundle) as model:
+        warm_up(model, bundle)
+    assert {1, 2, 4, 8, 16} <= set(device.given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+import numpy as np
 from msgspec import structs
 
 from fairway.bundle.format import Bundle
@@ -15,9 +16,16 @@ from fairway.engines.base import load_engine
 from fairway.processing.steps import load_step
 from fairway.processing.text import Tokenize
 
+_TOKENS = 32
+"""Texts are filled up to a multiple of so many tokens for an accelerator."""
+
 
 class Model:
     """One loaded bundle. Synchronous and thread-safe; a context manager.
+
+    An accelerator plans each shape anew when it first meets it, which takes many times as long as to answer. So that it meets
+    few, rows are filled up to the next power of two with copies of the last, whose answers are dropped, and texts to a
+    multiple of 32 tokens: where rows do not depend on each other, and no output has an axis of tokens.
 
     Parameters
     ----------
@@ -48,6 +56,10 @@ class Model:
         self.outputs: tuple[TensorSpec, ...] = self.manifest.outputs
         self.raw_inputs = self._engine.inputs
         self.raw_outputs = self._engine.outputs
+        specs = (*self.raw_inputs, *self.raw_outputs)
+        self._fills = spec.accelerated and spec.batching and all(each.shape[:1] == (-1,) for each in specs)
+        if self._fills and self.tokenizer and all(-1 not in each.shape[1:] for each in self.raw_outputs):
+            self.tokenizer.fill_to_multiple(_TOKENS)
 
     @property
     def tokenizer(self) -> Tokenize | None:
@@ -57,8 +69,8 @@ class Model:
     def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
         """Answer all rows of ``feed``, which fits ``inputs`` (``raw_inputs`` if ``raw``)."""
         if raw:
-            return self._engine.infer(feed)
-        answer = self._engine.infer(self.prepare(feed))
+            return self._run(feed)
+        answer = self._run(self.prepare(feed))
         for step in self._post:
             answer = step(answer)
         return answer
@@ -68,6 +80,16 @@ class Model:
         for step in self._pre:
             feed = step(feed)
         return feed
+
+    def _run(self, feed: Tensors) -> Tensors:
+        if not self._fills:
+            return self._engine.infer(feed)
+        rows = len(next(iter(feed.values())))
+        missing = (1 << max(rows - 1, 0).bit_length()) - rows
+        if not missing or not rows:
+            return self._engine.infer(feed)
+        filled = {name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for name, array in feed.items()}
+        return {name: array[:rows] for name, array in self._engine.infer(filled).items()}
 
     def close(self) -> None:
         """Free the engine."""

@@ -105,6 +105,12 @@ def test_a_call_that_is_over_at_once_is_not_shared_between_threads() -> None:
     assert {way.threads for way in tunings(EngineSpec(), Cost(100, 4000), 6)} == {1, 2, 4, 6}
 
 
+def test_what_an_accelerator_computes_has_one_worker() -> None:
+    ways = tunings(EngineSpec("torch", "model.pt2", options={"device": "cuda"}), Cost(2000, 20), 16)
+    assert {(way.workers, way.threads) for way in ways} == {(1, 1)}
+    assert {way.max_wait_us for way in ways} == {0.0, 2020.0}
+
+
 def test_more_rows_are_tried_where_they_still_save_and_fewer_where_they_do_not() -> None:
     assert {way.max_batch for way in tunings(EngineSpec(), Cost(3000, 10), 1)} == {64, 256}
     assert {way.max_batch for way in tunings(EngineSpec(), Cost(100, 2000), 1)} == {64, 1}

@@ -75,6 +75,11 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     cost: Cost | None = None
     options: dict[str, Any] = {}
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether it computes on a device of its own, which one process keeps busy, rather than on the CPU."""
+        return self.options.get("device", "cpu") != "cpu"
+
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A named, parametrized processing step that could not be fused into the graph, such as a tokenizer."""

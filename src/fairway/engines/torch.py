@@ -10,6 +10,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -92,7 +93,8 @@ class TorchEngine:
     Notes
     -----
     Calls from several threads are computed one after another: the server's parallelism is over processes and ``threads``.
-    An answer is copied out once the device has finished.
+    An answer is copied out once the device has finished. CUDA's libraries keep their plans of each shape by thread, so one
+    thread makes all calls.
     """
 
     options: ClassVar[tuple[str, ...]] = (
@@ -130,6 +132,7 @@ class TorchEngine:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
         self._ranks: Ranks | None = None
+        self._caller = ThreadPoolExecutor(1, "torch") if device == "cuda" and ranks == 1 else None
         _check_machine(torch, path, mode, device, ranks)
         program = read_program(path)
         self.inputs, self.outputs = inputs_of(program, path, inputs), outputs_of(program, path, outputs)
@@ -166,6 +169,9 @@ class TorchEngine:
         """Run the program once."""
         if self._ranks is not None:
             return self._ranks.infer(feed)
+        return self._infer(feed) if self._caller is None else self._caller.submit(self._infer, feed).result()
+
+    def _infer(self, feed: Tensors) -> Tensors:
         torch = self._torch
         given = [to_torch(torch, feed[spec.name]).to(self._device) for spec in self.inputs]
         with self._lock, torch.inference_mode(), self._precision():
@@ -182,6 +188,8 @@ class TorchEngine:
         if self._ranks is not None:
             self._ranks.close()
             return
+        if self._caller is not None:
+            self._caller.shutdown()
         del self._run
         if self._device == "cuda":
             self._torch.cuda.empty_cache()

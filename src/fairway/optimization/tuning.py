@@ -37,9 +37,10 @@ _MEASURED = 3
 def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> tuple[Tuning, ...]:
     """Ways worth trying, the bundle's own first; workers take the cores that one call's threads leave.
 
-    Threads double up to ``cores``, unless calls are too short to be shared. Limits on rows come from the cost curve: where
-    more rows save hardly anything, and a larger one where they still save much. Waiting is tried where a call of two rows
-    costs hardly more than one of one. Neither matters where the cores are so little busy that requests seldom meet.
+    What computes on an accelerator has one worker, and the bundle's threads. Else threads double up to ``cores``, unless
+    calls are too short to be shared. Limits on rows come from the cost curve: where more rows save hardly anything, and a
+    larger one where they still save much. Waiting is tried where a call of two rows costs hardly more than one of one.
+    Neither matters where the cores are so little busy that requests seldom meet.
 
     Parameters
     ----------
@@ -60,9 +61,9 @@ def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> 
     >>> len(tunings(EngineSpec(), Cost(base_us=6, row_us=0.2), cores=2))
     1
     """
-    own = min(spec.threads or cores, cores)
+    own = min(spec.threads or (1 if spec.accelerated else cores), cores)
     threads, rows, waits = [own], [spec.max_batch], [spec.max_wait_us]
-    if cost.of(1) >= _SPLITS_US:
+    if cost.of(1) >= _SPLITS_US and not spec.accelerated:
         threads += [2**n for n in range(cores.bit_length()) if 2**n <= cores] + [cores]
     if spec.batching and rps * cost.of(1) / 1e6 >= _MEETING * cores:
         more = _LONGER * spec.max_batch
@@ -71,7 +72,8 @@ def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> 
         if cost.of(2) <= _FLAT * cost.of(1) and cost.of(1) >= _SPLITS_US:
             waits += [round(cost.of(1), 0)]
     kinds = product(dict.fromkeys(threads), dict.fromkeys(rows), dict.fromkeys(waits))
-    return tuple(Tuning(max(1, cores // each), each, most, wait) for each, most, wait in kinds)
+    workers = {each: 1 if spec.accelerated else max(1, cores // each) for each in threads}
+    return tuple(Tuning(workers[each], each, most, wait) for each, most, wait in kinds)
 
 
 def tune(

@@ -59,6 +59,7 @@ class Tokenize:
             raise InvalidBundle(f"{file!r} is not a tokenizer: {error}") from None
         self._tokenizer.enable_truncation(max_length)
         self._tokenizer.enable_padding(pad_id=pad_id)
+        self._pad_id = pad_id
         self._input = input
         self._outputs = tuple(outputs)
         self.max_length = max_length
@@ -76,6 +77,11 @@ class Tokenize:
             name: np.array([getattr(row, _FIELDS[name]) for row in encoded], dtype=np.int64) for name in self._outputs
         }
         return {**rest, **made}
+
+    def fill_to_multiple(self, tokens: int) -> None:
+        """From now on, fill rows up to a multiple of so many tokens, if ``max_length`` is one."""
+        if self.max_length % tokens == 0:
+            self._tokenizer.enable_padding(pad_id=self._pad_id, pad_to_multiple_of=tokens)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text that tokens spell, special ones left out."""

@@ -23,7 +23,9 @@ _ROUNDS = 5
 _BUDGET_S = 0.5
 _PROBES = 4
 _ROUNDING = 1e-3
-"""Relative: far above float rounding of sums in another order, far below one step of int8."""
+"""Relative: far above FP32's rounding of sums in another order, far below one step of int8."""
+_HALVES = {"bf16": 4e-2, "fp16": 5e-3}
+"""The same for engines that compute in half precision: ten steps of it."""
 
 
 class Warmed:
@@ -109,11 +111,12 @@ def _unjoinable(model: Model, rows: Mapping[str, Tensor]) -> str:
 
 def _stands_alone(model: Model, row: Tensors, others: Tensors) -> bool:
     """Whether a row is answered the same alone and beside rows of a larger scale, within what rounding explains."""
+    rounding = _HALVES.get(str(model.manifest.engine.options.get("precision")), _ROUNDING)
     loud = {name: array * 8 if array.dtype.kind == "f" else array for name, array in others.items()}
     alone = model.infer(row)
     beside = model.infer({name: np.concatenate([row[name], loud[name]]) for name in row})
     return all(
-        np.allclose(beside[name][:1], array, rtol=_ROUNDING, atol=_ROUNDING * float(np.abs(array).max(initial=0)))
+        np.allclose(beside[name][:1], array, rtol=rounding, atol=rounding * float(np.abs(array).max(initial=0)))
         for name, array in alone.items()
         if array.dtype.kind == "f"
     )
@@ -125,7 +128,12 @@ def _follows_rows(model: Model, rows: Mapping[str, Tensor]) -> bool:
 
 def _learn(model: Model, rows: Mapping[str, Tensor], max_batch: int | None) -> dict[Hashable, CostCurve]:
     curve = CostCurve(BLOCKING_US)
-    sizes = (1,) if max_batch is None else sorted({1, min(8, max_batch), max_batch})
+    if max_batch is None:
+        sizes = [1]
+    elif model.manifest.engine.accelerated:  # each size that it will meet is planned now
+        sizes = [2**n for n in range((max_batch - 1).bit_length() + 1)]
+    else:
+        sizes = sorted({1, min(8, max_batch), max_batch})
     until = time.perf_counter() + _BUDGET_S
     for size in sizes:
         feed: Tensors = dict(rows) if max_batch is None else take(rows, size)
@@ -137,6 +145,6 @@ def _learn(model: Model, rows: Mapping[str, Tensor], max_batch: int | None) -> d
             best = min(best, time.perf_counter() - started)  # the rest is other threads' doing
             if time.perf_counter() > until:
                 break
-        curve.learn(size, best * 1e6)
+        curve.learn(min(size, max_batch or 1), best * 1e6)
     key = None if max_batch is None else Signature(model.inputs, batching=True).of(rows)
     return {key: curve}

@@ -173,7 +173,8 @@ class Worker(asyncio.Protocol):
     async def _gate(self) -> bool:
         assert self._going is not None
         assert self._service is not None
-        threads = [served.model.manifest.engine.threads for served in self._service.models.live()]
+        engines = [served.model.manifest.engine for served in self._service.models.live()]
+        threads = [0 if engine.accelerated else engine.threads for engine in engines]
         self._say(channel.Loaded(0 if 0 in threads else max(threads, default=1)))
         return await self._going
 
