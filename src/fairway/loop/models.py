@@ -73,9 +73,10 @@ def source_bundle(project: Project, progress: Progress = SILENT) -> Bundle:
 
     progress.step(f"converting {project.model.source}")
     reference = project.table("reference") if project.data.reference else project.table("test")
-    return convert(
+    wanted = project.model.engine
+    made = convert(
         project.model.source,
-        destination=target,
+        destination=target if wanted == "onnxruntime" else target.with_name("source-onnx.fairway"),
         name=project.model.name,
         task=project.model.task,
         reference=reference,
@@ -85,3 +86,23 @@ def source_bundle(project: Project, progress: Progress = SILENT) -> Bundle:
         trust=project.model.trust,
         root=project.root,
     )
+    return made if wanted == "onnxruntime" else _on_torch(project, made, target)
+
+
+def _on_torch(project: Project, converted: Bundle, target: Path) -> Bundle:
+    """The same model as an exported program."""
+    from fairway.sources.checkpoints import open_source
+    from fairway.sources.huggingface import load_network, with_head
+    from fairway.sources.torch_bundles import torch_bundle
+
+    opened = open_source(project.model.source, root=project.root, trust=project.model.trust)
+    if opened.kind == "huggingface":
+        module = with_head(load_network(Path(opened.model), project.model.task)[0], project.model.task)
+    elif opened.kind == "torch" and hasattr(opened.model, "forward"):
+        module = opened.model.eval()
+    else:
+        raise InvalidConfig(
+            f'{project.model.source} is no torch module ({opened.kind}), which the torch engine needs; leave engine = "torch" '
+            "out of [model]"
+        )
+    return torch_bundle(converted, module, target, options=project.model.options)

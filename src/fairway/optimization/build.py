@@ -24,6 +24,10 @@ _REVISION = 3
 """Raised when a pass changes what it writes: finished candidates are then made again."""
 
 
+_FILES = {"onnxruntime": ".onnx", "torch": ".pt2"}
+"""What each engine's passes change."""
+
+
 def recipe_key(source: Bundle, recipe: Recipe) -> str:
     """What a finished candidate is found by: the source, the passes and parameters, and the libraries that apply them."""
     libraries = library_versions(stage.name for stage in recipe.stages)
@@ -85,8 +89,10 @@ def build_candidate(
     if (destination / MANIFEST).is_file():
         return read_bundle(destination)
     spec = source.manifest.engine
-    if spec.name != "onnxruntime" or not spec.file.endswith(".onnx"):
-        raise NothingToDo(f"this bundle runs {spec.file!r} on engine {spec.name!r}; the passes here change ONNX graphs")
+    wanted = "torch" if all(stage.name == "torch" for stage in recipe.stages) else "onnxruntime"
+    if spec.name != wanted or not spec.file.endswith(_FILES[wanted]):
+        made_for = "exported programs that torch runs" if wanted == "torch" else "ONNX graphs on ONNX Runtime"
+        raise NothingToDo(f"this bundle runs {spec.file!r} on engine {spec.name!r}; {recipe.name} is for {made_for}")
     graph = source.file(spec.file)
     with tempfile.TemporaryDirectory(prefix=".scratch.", dir=destination.parent) as scratch:
         made, records = apply_recipe(graph, recipe.stages, sample, Path(scratch), prefixes)

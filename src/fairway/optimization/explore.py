@@ -23,6 +23,7 @@ from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step
 from fairway.optimization.search.journal import Began, Event, Examined, Journal, Made, Outpaced, Plan, Probed, Unmade
 from fairway.optimization.search.space import Point
 from fairway.optimization.search.trials import Trial, trials
+from fairway.optimization.torch_forms import TorchForms
 from fairway.sources.tables import Table
 
 _ESSENTIAL = {
@@ -42,7 +43,7 @@ class Explorer:
     Parameters
     ----------
     original : Bundle
-    forms : Forms
+    forms : Forms or TorchForms
     journal : Journal
         Begun with its plan.
     examiner : Examiner
@@ -59,7 +60,7 @@ class Explorer:
         self,
         original: Bundle,
         *,
-        forms: Forms,
+        forms: Forms | TorchForms,
         journal: Journal,
         examiner: Examiner,
         rungs: Sequence[Table],

@@ -50,6 +50,11 @@ class Forms:
         every = msgspec.structs.replace(settings, candidates=(*CANDIDATES, *MORE))
         self._named = {recipe.name: recipe for recipe in recipes(every, sample)}
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What the settings name: it is tried first."""
+        return self._settings.candidates
+
     @cached_property
     def space(self) -> Space:
         """Every form whose passes are installed."""

@@ -29,7 +29,9 @@ def load(path: Path, *, data: bool = False) -> Any:
 
 
 def external_files(path: Path) -> tuple[str, ...]:
-    """Names, relative to the graph's directory, of the files that hold its large tensors."""
+    """Names, relative to the graph's directory, of the files that hold its large tensors; an exported program has none."""
+    if path.suffix == ".pt2":
+        return ()
     found = {
         entry.value for tensor in _tensors(load(path)) for entry in tensor.external_data if entry.key == "location"
     }

@@ -31,6 +31,7 @@ from fairway.optimization.sampling import draw_sample
 from fairway.optimization.scoring import Examiner, Measure, on_quality, verdict
 from fairway.optimization.search.journal import Began, Journal, Plan
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
+from fairway.optimization.torch_forms import TorchForms
 from fairway.optimization.tuning import Serve, tune, tunings
 from fairway.optimization.warm import starts
 from fairway.sources.tables import Table
@@ -181,7 +182,8 @@ class _Search:
         warm: tuple[Sequence[Path], Sequence[Sequence[PassRecord]]],
     ) -> Optimization:
         sample, described = self._sample(reference)
-        forms = Forms(self.settings, described)
+        spec = self.original.manifest.engine
+        forms = TorchForms(self.settings, spec) if spec.name == "torch" else Forms(self.settings, described)
         judges = appoint(self.examiner, self.original, self.table, self.gate, self.settings)
         parts = rungs(judges.search, self.settings.seed)
         journal = self._journal((*identity, described))
@@ -236,7 +238,9 @@ class _Search:
         key = hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
         return Journal(self.workdir / f"journal-{key[:16]}.jsonl")
 
-    def _plan(self, forms: Forms, parts: int, warm: tuple[Sequence[Path], Sequence[Sequence[PassRecord]]]) -> Plan:
+    def _plan(
+        self, forms: Forms | TorchForms, parts: int, warm: tuple[Sequence[Path], Sequence[Sequence[PassRecord]]]
+    ) -> Plan:
         settings, limits = self.settings, on_quality(self.gate)
         return Plan(
             starts=starts(forms, settings, *warm),

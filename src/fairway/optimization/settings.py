@@ -20,6 +20,14 @@ MORE = (
 )  # fmt: skip
 """What else can be tried: for transformers, for other engines, for size."""
 
+TORCH = tuple(
+    f"{device}-{mode}-{precision}"
+    for device in ("cpu", "cuda")
+    for mode in ("eager", "compiled", "aot")
+    for precision in ("fp32", "bf16", "fp16")
+)
+"""How torch may run an exported program."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -40,7 +48,9 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         (tokens that are attended least are left behind). For these and for images: ``pruned`` and ``pruned-int8`` (filters,
         neurons and heads that matter least are left out). For any graph: ``fp16-weights`` (half the size), ``int4-weights``
         (for language models), ``openvino``, ``openvino-bf16`` and ``openvino-int8`` (which need ``fairway[openvino,nncf]``),
-        for transformers ``fused-openvino-int8`` and ``fewer-tokens-openvino-int8``.
+        for transformers ``fused-openvino-int8`` and ``fewer-tokens-openvino-int8``. For a bundle that torch runs (``[model]
+        engine``): ``DEVICE-MODE-PRECISION``, such as ``cuda-aot-bf16`` or ``cpu-compiled-fp32``; by default all that this
+        machine can run in BF16 and FP32.
     trials : int
         How many other forms the search may try after these: other combinations of the same passes, with other parameters.
         It ends earlier where no candidate is cheaper than the original. 0: only ``candidates`` are tried.
@@ -103,8 +113,11 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for what types alone do not catch."""
         seconds(self.time_budget)
-        if unknown := [name for name in self.candidates if name not in (*CANDIDATES, *MORE)]:
-            raise ValueError(f"no candidate {unknown[0]!r}; known: {', '.join((*CANDIDATES, *MORE))}")
+        if unknown := [name for name in self.candidates if name not in (*CANDIDATES, *MORE, *TORCH)]:
+            known = ", ".join((*CANDIDATES, *MORE))
+            raise ValueError(
+                f"no candidate {unknown[0]!r}; known: {known}; for torch's programs DEVICE-MODE-PRECISION, as cuda-aot-bf16"
+            )
         try:
             tasks = metric(self.objective).tasks
         except InvalidConfig as error:

@@ -13,10 +13,14 @@ from fairway.optimization.search.journal import Began, Start, read_journal
 from fairway.optimization.search.space import Point, key
 from fairway.optimization.search.trials import best, trials
 from fairway.optimization.settings import OptimizationSettings
+from fairway.optimization.torch_forms import TorchForms
 
 
 def starts(
-    forms: Forms, settings: OptimizationSettings, earlier: Sequence[Path], known: Sequence[Sequence[PassRecord]]
+    forms: Forms | TorchForms,
+    settings: OptimizationSettings,
+    earlier: Sequence[Path],
+    known: Sequence[Sequence[PassRecord]],
 ) -> tuple[Start, ...]:
     """Points to try first, each once. Without further trials, only those that the settings name."""
     found: dict[str, Start] = {}
@@ -24,7 +28,7 @@ def starts(
         for point in (*_best(earlier), *(p for records in known if (p := forms.matching(records)))):
             if forms.space.holds(point):
                 found.setdefault(key(point), Start(point, "earlier"))
-    for name in settings.candidates:
+    for name in forms.named:
         point = forms.point(name)
         found.setdefault(key(point), Start(point))
     return tuple(found.values())

@@ -85,8 +85,7 @@ def convert_huggingface(source: Source, context: Context) -> Iterator[Candidate]
     outputs = _OUTPUTS.get(context.task, ("embedding",))
     if context.task == "ranking" and _classifies(config):
         outputs = ("prediction",)
-    head = {"token-classification": tagger, "generation": language_model}.get(context.task, one_tensor)
-    wrapped = head(network).eval()
+    wrapped = with_head(network, context.task)
     example = tuple(torch.ones((2, 7, 2) if name == OFFSETS else (2, 7), dtype=torch.int64) for name in tokens)
     axes = [{0: "batch", 1: "sequence"} for _ in tokens]
     export_graph(wrapped, example, context.folder / GRAPH, inputs=tokens, axes=axes)
@@ -121,6 +120,11 @@ def load_network(folder: Path, task: str) -> tuple[Any, Any]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidSource(f"{folder} cannot be loaded: {reason}") from error
     return (pooled_encoder(network, folder) if pooled else network), config
+
+
+def with_head(network: Any, task: str) -> Any:
+    """The network as it is exported: what :func:`load_network` gives, answering in tensors alone."""
+    return {"token-classification": tagger, "generation": language_model}.get(task, one_tensor)(network).eval()
 
 
 def _candidate(folder: Path, config: Any, network: Any, tokens: list[str], context: Context) -> Candidate:

@@ -39,6 +39,12 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Let the checkpoint run code that it carries. Only for files that you made.
     labels : tuple of str
         Class names in the order of the model's scores, where the checkpoint does not say.
+    engine : str
+        What the bundle runs on: ``onnxruntime``, or ``torch`` for a torch module or a Hugging Face folder, as an exported
+        program; on a GPU, say. It is compared with its ONNX graph on the CPU, in FP32.
+    options : dict
+        Of the torch engine: ``device`` (``cpu``, ``cuda``), ``mode`` (``eager``, ``compiled``, ``aot``), ``precision``
+        (``fp32``, ``bf16``, ``fp16``), and how several processes share it.
     """
 
     name: str
@@ -46,6 +52,13 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: Task = "classification"
     trust: bool = False
     labels: tuple[str, ...] = ()
+    engine: Literal["onnxruntime", "torch"] = "onnxruntime"
+    options: dict[str, str | int | float] = {}
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for options that nothing reads."""
+        if self.options and self.engine != "torch":
+            raise ValueError('options are those of the torch engine; set engine = "torch", or leave them out')
 
 
 class ImageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
