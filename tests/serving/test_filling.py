@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import stat
 import threading
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import Bundle
+from fairway.engines.cache import EngineCache
 from fairway.engines.onnxruntime import OnnxRuntimeEngine
+from fairway.serving import filling
 from fairway.serving.app import serve
 from fairway.serving.filling import asking
+from fairway.serving.processes import python
 from fairway.serving.settings import ServeSettings
 from fairway.testing.builders import linear_bundle
 from tests.serving.test_follow import until
@@ -112,6 +116,44 @@ def test_a_filler_that_is_killed_leaves_a_server_that_answers(
     assert [r.__dict__["reason"] for r in caplog.records if r.message == "engine_cache_off"] == [
         "the process that fills it ended with -9"
     ]
+
+
+def test_only_one_of_several_servers_starts_a_process(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def noted(module: str) -> list[str]:
+        started.append(1)
+        return python(module)
+
+    monkeypatch.setattr("fairway.serving.filling.python", noted)
+    fillers = [filling.Filler(EngineCache(tmp_path / "engines", 10**9), lambda bundled: bundled) for _ in range(3)]
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(filler.fill(bundle) for filler in fillers))
+
+    asyncio.run(all_at_once())
+    for filler in fillers:
+        filler.close()
+    assert started == [1]
+    assert len(list((tmp_path / "engines").glob("*/entry.json"))) == 1
+
+
+def test_who_stops_does_not_wait_for_the_turn_of_another(bundle: Bundle, tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path / "engines", 10**9)
+    filler = filling.Filler(EngineCache(cache.root, 10**9), lambda bundled: bundled)
+
+    async def stop_while_another_fills() -> None:
+        with cache.turn(threading.Event()) as mine:
+            assert mine
+            waiting = asyncio.create_task(filler.fill(bundle))
+            await asyncio.sleep(0)  # it is on its way
+            filler.close()
+            await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(stop_while_another_fills())
+    assert not list(cache.root.glob("*/entry.json"))
 
 
 def test_answers_are_compared_on_made_up_rows_where_none_are_recorded(bundle: Bundle) -> None:

@@ -261,6 +261,27 @@ def test_a_version_that_cannot_be_fetched_ahead_troubles_nobody(registry: Regist
         until(lambda: answers(http) == 3, "it is fetched when it is released")
 
 
+def test_a_server_that_stops_waits_for_nothing_that_is_fetched_ahead(registry: Registry, tmp_path: Path) -> None:
+    begun, enough = threading.Event(), threading.Event()
+
+    class Slow(Wrapped):
+        def fetch(self, version: Version, cache_dir: Path) -> Bundle:
+            if version.number == 3:
+                begun.set()
+                enough.wait()
+            return super().fetch(version, cache_dir)
+
+    try:
+        with serving(registry=Slow(registry), cache=tmp_path / "c") as http:
+            assert begun.wait(20)
+            assert answers(http) == 1
+        (thread,) = (each for each in threading.enumerate() if each.name == "fairway-prefetch")
+        assert thread.daemon  # nor does the process
+    finally:
+        enough.set()
+    thread.join(20)
+
+
 @pytest.mark.parametrize(
     ("refs", "settings"),
     [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib
 import logging
 import os
 import shutil
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +32,7 @@ Ask: TypeAlias = Callable[[Engine], bytes]
 
 _INDEX = "entry.json"
 _FORMAT = 1
+_TURN_S = 0.1
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -127,6 +131,28 @@ class EngineCache:
                 publish(staged, path)
             self._make_room(path)
         return not refused
+
+    @contextmanager
+    def turn(self, given_up: threading.Event) -> Iterator[bool]:
+        """Wait until no other server has its turn to fill: whether this one has it before ``given_up`` is set.
+
+        Raises
+        ------
+        InvalidConfig
+            If the directory is not private.
+        OSError
+            If it cannot be written to.
+        """
+        self._make_private()
+        with (self.root / ".turn").open("wb") as lock:
+            while not given_up.is_set():
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    given_up.wait(_TURN_S)
+                else:
+                    break
+            yield not given_up.is_set()
 
     def unusable(self, reason: str) -> None:
         """Go on without filling it. Said once."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,20 +54,20 @@ class Filler:
             1, thread_name_prefix="fairway-fill", initializer=give_way, initargs=(LOADING,)
         )
         self._process: subprocess.Popen[str] | None = None
-        self._closed = False
+        self._closed = threading.Event()
 
     async def fill(self, bundle: Bundle) -> None:
         """Make the bundle's entry, if it is worth one and has none. The bundle's files must lie there until this returns.
 
         What fails is logged, once, and no error.
         """
-        if not self._closed:
+        if not self._closed.is_set():
             done = asyncio.get_running_loop().run_in_executor(self._thread, self._fill, bundle)
             await asyncio.wait((done,))  # never raises, also if it was cancelled by close()
 
     def close(self) -> None:
         """Fill nothing more; what is being filled is given up."""
-        self._closed = True
+        self._closed.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
         if (process := self._process) is not None:
             process.kill()
@@ -75,24 +76,32 @@ class Filler:
         """In the thread."""
         spec = bundle.manifest.engine
         threads = self._threads(spec.threads)
-        if self._closed or not self._cache.wanted(structs.replace(spec, threads=threads), bundle):
+        spec = structs.replace(spec, threads=threads)
+        if self._closed.is_set() or not self._cache.wanted(spec, bundle):
             return
         job = Job(str(bundle.path.absolute()), threads, str(self._cache.root), self._cache.limit_bytes)
-        command = [*python(__name__), msgspec.json.encode(job).decode()]
         try:
-            with subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            ) as process:
-                self._process = process
-                if self._closed:
-                    process.kill()
-                _, said = process.communicate()
+            with self._cache.turn(self._closed) as mine:
+                if mine and self._cache.wanted(spec, bundle):  # else another worker has filled it meanwhile
+                    self._run([*python(__name__), msgspec.json.encode(job).decode()])
         except Exception as error:  # noqa: BLE001 (models are loaded without it)
             self._cache.unusable(str(error))
-            return
-        finally:
-            self._process = None
-        if process.returncode and not self._closed:
+
+    def _run(self, command: list[str]) -> None:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the server, which ends this
+        ) as process:
+            self._process = process
+            if self._closed.is_set():
+                process.kill()
+            _, said = process.communicate()
+        self._process = None
+        if process.returncode and not self._closed.is_set():
             lines = said.strip().splitlines()
             self._cache.unusable(lines[-1] if lines else f"the process that fills it ended with {process.returncode}")
 

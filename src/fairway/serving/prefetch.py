@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 
 from fairway.bundle.format import Bundle
 from fairway.registry.records import Version
@@ -48,9 +50,6 @@ class Prefetch:
     def __init__(self, fetch: Callable[[Version], Bundle], prepare: Callable[[Bundle], Awaitable[None]]) -> None:
         self._fetch = fetch
         self._prepare = prepare
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="fairway-prefetch", initializer=give_way, initargs=(LOADING,)
-        )
         self._next: list[Version] = []
         self._tried: set[str] = set()
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +64,6 @@ class Prefetch:
     async def close(self) -> None:
         """Fetch nothing more. What is being fetched is not waited for."""
         self._next = []
-        self._thread.shutdown(wait=False, cancel_futures=True)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -76,10 +74,31 @@ class Prefetch:
             self._tried.add(version.digest)
             began = time.monotonic()
             try:
-                bundle = await asyncio.get_running_loop().run_in_executor(self._thread, self._fetch, version)
+                bundle = await self._fetched(version)
                 await self._prepare(bundle)
             except Exception as error:  # noqa: BLE001 (it is tried again when it is released, and the reason then matters)
                 log.info("prefetch_failed", extra={"version": version.ref, "reason": str(error)})
             else:
                 took_ms = round((time.monotonic() - began) * 1e3, 1)
                 log.info("version_prefetched", extra={"version": version.ref, "duration_ms": took_ms})
+
+    async def _fetched(self, version: Version) -> Bundle:
+        """By a thread that the process does not wait for when it ends: what is half fetched is never used."""
+        loop = asyncio.get_running_loop()
+        fetched: asyncio.Future[Bundle] = loop.create_future()
+
+        def tell(settle: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # the loop is gone
+                loop.call_soon_threadsafe(lambda: None if fetched.done() else settle())
+
+        def fetch() -> None:
+            give_way(LOADING)
+            try:
+                bundle = self._fetch(version)
+            except Exception as error:  # noqa: BLE001 (raised where it is awaited)
+                tell(partial(fetched.set_exception, error))
+            else:
+                tell(partial(fetched.set_result, bundle))
+
+        threading.Thread(target=fetch, name="fairway-prefetch", daemon=True).start()
+        return await fetched
