@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -272,6 +273,23 @@ def test_a_full_disk_is_said_and_left_alone(
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InvalidConfig, match=r"0 MB free.*make room, or set engine_cache_mb = 0"):
         cache.fill(bundle.manifest.engine, bundle, ask)
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(bundle: Bundle, cache: EngineCache) -> None:
+    """A limit on the size of files stands for the disk: writing fails in the middle of the weights."""
+    code = (
+        "import resource, sys; from fairway.serving import filling\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); sys.exit(filling.main())\n"
+    )
+    job = {"bundle": str(bundle.path), "threads": 1, "root": str(cache.root), "limit_bytes": 10**9}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(job)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in cache.root.iterdir() if path.name != ".lock"]
+    fill(cache, bundle)  # with room it is tried again
+    assert answer(bundle, cache) == (answer(bundle)[0], True)
 
 
 def test_only_what_is_worth_it_is_wanted(tmp_path: Path, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
