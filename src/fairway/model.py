@@ -13,6 +13,7 @@ from fairway.core.manifest import Manifest
 from fairway.core.processor import int8_sums, processor
 from fairway.core.tensors import Tensors, TensorSpec
 from fairway.engines.base import load_engine
+from fairway.engines.cache import EngineCache
 from fairway.processing.steps import load_step
 from fairway.processing.text import Tokenize
 
@@ -33,6 +34,8 @@ class Model:
         Verified by whoever read it.
     threads : int, optional
         Threads of one engine call (0: every core), instead of what the bundle says.
+    cache : EngineCache, optional
+        What the engine is loaded from, if that is there.
 
     Attributes
     ----------
@@ -41,17 +44,23 @@ class Model:
         What :meth:`infer` takes and gives.
     raw_inputs, raw_outputs : tuple of TensorSpec
         The same with processing skipped.
+    cached : bool
+        Whether the engine was loaded from ``cache``.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, cache: EngineCache | None = None) -> None:
         self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
         _check_files(bundle)
         _check_processor(bundle)
         self._pre = tuple(load_step(step, bundle.path) for step in self.manifest.processing.pre)
         self._post = tuple(load_step(step, bundle.path) for step in self.manifest.processing.post)
-        spec = self.manifest.engine
-        self._engine = load_engine(spec if threads is None else structs.replace(spec, threads=threads), bundle.path)
+        spec = self.manifest.engine if threads is None else structs.replace(self.manifest.engine, threads=threads)
+        self.cached = False
+        if cache is None:
+            self._engine = load_engine(spec, bundle.path)
+        else:
+            self._engine, self.cached = cache.load(spec, bundle)
         self.inputs: tuple[TensorSpec, ...] = self.manifest.inputs
         self.outputs: tuple[TensorSpec, ...] = self.manifest.outputs
         self.raw_inputs = self._engine.inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
@@ -218,3 +220,81 @@ def test_a_server_says_that_it_lives_and_what_it_serves_until_it_stops(registry:
         registry.set_alias("linear", "champion", 2, actor="test")
         until(lambda: registry.replicas()[0].models == ("linear:2",), "the heartbeat follows")
     assert registry.replicas() == ()
+
+
+class Counted(Wrapped):
+    """Notes who was fetched."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.fetched: list[int] = []
+
+    def fetch(self, version: Version, cache_dir: Path) -> Bundle:
+        bundle = super().fetch(version, cache_dir)
+        self.fetched.append(version.number)
+        return bundle
+
+
+def test_a_version_that_is_registered_is_fetched_before_it_is_released(registry: Registry, tmp_path: Path) -> None:
+    counted, cache = Counted(registry), tmp_path / "c"
+    with serving(registry=counted, cache=cache) as http:
+        until(lambda: counted.fetched == [1, 3], "the newest is fetched once the champion answers")
+        registry.register(bundle_saying(tmp_path / "b4", 4))
+        until(lambda: counted.fetched == [1, 3, 4], "and so is one that is registered meanwhile")
+        registry.set_alias("linear", "staging", 2, actor="test")
+        until(lambda: counted.fetched == [1, 3, 4, 2], "and one that an alias names")
+        assert answers(http) == 1
+        ready = {entry["version"] for entry in http.post("/v2/repository/index").json()}
+        assert ready == {"1"}  # near, not loaded
+        shutil.rmtree(tmp_path / ".fairway" / "blobs")  # nothing is read from afar any more
+        registry.set_alias("linear", "champion", 4, actor="test")
+        until(lambda: answers(http) == 4, "it answers from what was fetched")
+
+
+def test_a_version_that_cannot_be_fetched_ahead_troubles_nobody(registry: Registry, tmp_path: Path) -> None:
+    wrapped = Wrapped(registry)
+    wrapped.broken = {3}
+    with serving(registry=wrapped, cache=tmp_path / "c") as http:
+        assert answers(http) == 1
+        wrapped.broken = set()
+        registry.set_alias("linear", "champion", 3, actor="test")
+        until(lambda: answers(http) == 3, "it is fetched when it is released")
+
+
+def test_a_server_that_stops_waits_for_nothing_that_is_fetched_ahead(registry: Registry, tmp_path: Path) -> None:
+    begun, enough = threading.Event(), threading.Event()
+
+    class Slow(Wrapped):
+        def fetch(self, version: Version, cache_dir: Path) -> Bundle:
+            if version.number == 3:
+                begun.set()
+                enough.wait()
+            return super().fetch(version, cache_dir)
+
+    try:
+        with serving(registry=Slow(registry), cache=tmp_path / "c") as http:
+            assert begun.wait(20)
+            assert answers(http) == 1
+        (thread,) = (each for each in threading.enumerate() if each.name == "fairway-prefetch")
+        assert thread.daemon  # nor does the process
+    finally:
+        enough.set()
+    thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("refs", "settings"),
+    [
+        pytest.param((), msgspec.structs.replace(FAST, prefetch=False), id="switched off"),
+        pytest.param(("linear:1",), FAST, id="pinned"),
+    ],
+)
+def test_nothing_is_fetched_ahead(
+    registry: Registry, tmp_path: Path, refs: tuple[str, ...], settings: ServeSettings
+) -> None:
+    counted = Counted(registry)
+    with serve(refs, registry=counted, settings=settings, cache_dir=tmp_path / "c"):
+        changed = time.time()
+        registry.set_alias("linear", "staging", 2, actor="test")
+        until(lambda: registry.replicas()[0].seen_at > changed, "the change was seen, and what follows from it done")
+    assert counted.fetched == [1]

@@ -74,6 +74,11 @@ def publish_file(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in ``folder``, whatever they were writing."""
+    _sweep(folder, ".")
+
+
 def sync(path: Path) -> None:
     """Make a file's content durable, or a directory's entries."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -19,6 +19,11 @@ def processor() -> str:
     return next(_fields("model name"), "") or platform.processor() or "unknown"
 
 
+def abilities() -> str:
+    """The processor's instruction sets, as the kernel lists them; empty where it does not."""
+    return next(_fields("flags"), "") or next(_fields("Features"), "")
+
+
 def int8_sums() -> Sums:
     """Whether products of 8-bit integers are added up exactly, or two of them in 16 bits; empty where nobody can tell.
 

@@ -29,8 +29,9 @@ class Engine(Protocol):
 class EngineFactory(Protocol):
     """What an entry point in ``fairway.engines`` resolves to.
 
-    It may have two attributes: ``options``, the names that :attr:`EngineSpec.options` may give it as keywords, and
-    ``caches``, true if it takes ``cache``, a directory for what it compiles.
+    It may have these attributes: ``options``, the names that :attr:`EngineSpec.options` may give it as keywords; ``caches``,
+    true if it takes ``cache``, a directory that it fills if it is empty and loads from if not; ``runtime``, the module on
+    whose version that depends; ``worth_caching(size_bytes, **options)``, whether a bundle of that size loads faster from it.
     """
 
     def __call__(self, path: Path, *, threads: int = 1) -> Engine:
@@ -46,7 +47,8 @@ def load_engine(spec: EngineSpec, directory: Path, *, cache: Path | None = None)
     spec : EngineSpec
     directory : Path
     cache : Path, optional
-        Where engines that compile may keep what they compiled for this machine. Nobody else may write there.
+        A directory for what the engine makes of this graph, with these options, on this machine: if it is empty it is
+        filled, else loaded from. Nobody else may write there. See :class:`fairway.engines.cache.EngineCache`.
 
     Raises
     ------
@@ -57,10 +59,7 @@ def load_engine(spec: EngineSpec, directory: Path, *, cache: Path | None = None)
     UnsupportedMachine
         If this machine's processor lacks what the bundle needs.
     """
-    found = {entry.name: entry for entry in entry_points(group="fairway.engines")}
-    if spec.name not in found:
-        raise InvalidBundle(f"this bundle runs on engine {spec.name!r}; installed here: {', '.join(sorted(found))}")
-    factory = cast(EngineFactory, found[spec.name].load())
+    factory = find_engine(spec.name)
     known: tuple[str, ...] = getattr(factory, "options", ())
     if unknown := sorted(set(spec.options) - set(known)):
         raise InvalidBundle(
@@ -68,3 +67,11 @@ def load_engine(spec: EngineSpec, directory: Path, *, cache: Path | None = None)
         )
     kept = {"cache": cache} if cache is not None and getattr(factory, "caches", False) else {}
     return factory(directory / spec.file, threads=spec.threads, **spec.options, **kept)
+
+
+def find_engine(name: str) -> EngineFactory:
+    """The installed engine of that name. Raises :class:`InvalidBundle` if there is none."""
+    found = {entry.name: entry for entry in entry_points(group="fairway.engines")}
+    if name not in found:
+        raise InvalidBundle(f"this bundle runs on engine {name!r}; installed here: {', '.join(sorted(found))}")
+    return cast(EngineFactory, found[name].load())

@@ -101,6 +101,12 @@ class TorchEngine:
         "mode", "device", "precision", "inputs", "outputs", "parallel", "ranks", "micro_batches", "timeout_s",
     )  # fmt: skip
     caches: ClassVar[bool] = True
+    runtime: ClassVar[str] = "torch"
+
+    @staticmethod
+    def worth_caching(_: int, mode: str = "eager", **__: object) -> bool:
+        """Whether something is compiled that can be kept."""
+        return mode == "aot"
 
     def __init__(
         self,
@@ -256,7 +262,10 @@ class TorchEngine:
             _processor(),
             precision,
         )
-        return hashlib.sha256(path.read_bytes() + repr((parts, self._threads)).encode()).hexdigest()[:32]
+        with path.open("rb") as program:
+            digest = hashlib.file_digest(program, "sha256")
+        digest.update(repr((parts, self._threads)).encode())
+        return digest.hexdigest()[:32]
 
 
 def _check_ranks(parallel: str, ranks: Any, micro_batches: Any, timeout_s: Any, mode: str) -> None:

@@ -90,6 +90,12 @@ def version_at(connection: Connection, model: str, number: int) -> Version:
     return _version(row)
 
 
+def newest(connection: Connection, model: str) -> Version | None:
+    """The version with the highest number; ``None`` if there is no such model."""
+    found = connection.execute(_versions(model).order_by(t.versions.c.number.desc()).limit(1)).mappings().first()
+    return None if found is None else _version(found)
+
+
 def versions_of(connection: Connection, model: str) -> tuple[Version, ...]:
     """All versions, oldest first. Raises :class:`ModelNotFound` if there is no such model."""
     rows = connection.execute(_versions(model).order_by(t.versions.c.number)).mappings().all()

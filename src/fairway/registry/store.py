@@ -127,6 +127,11 @@ class Registry:
         with self._database.read() as connection:
             return catalog.versions_of(connection, model)
 
+    def newest(self, model: str) -> Version | None:
+        """The version registered last; ``None`` if there is no such model."""
+        with self._database.read() as connection:
+            return catalog.newest(connection, model)
+
     def version(self, ref: str | ModelRef) -> Version:
         """The version that ``digits:4`` or ``digits@champion`` names; ``digits`` is the champion, or else the newest.
 

@@ -60,6 +60,8 @@ class Service:
     sink : EventSink or None
     cache_dir : Path
         Where bundles fetched from the registry are kept.
+    engine_cache : Path or None
+        Where engines keep what they made of graphs.
     metrics : CollectorRegistry
         What ``/metrics`` shows.
     sockets : mapping, optional
@@ -77,6 +79,7 @@ class Service:
         cache_dir: Path,
         metrics: CollectorRegistry,
         sockets: Mapping[str, socket.socket] | None = None,
+        engine_cache: Path | None = None,
     ) -> None:
         self._bundles = bundles
         self._settings = settings
@@ -84,7 +87,7 @@ class Service:
         self.telemetry = Telemetry()
         self.telemetry.register(self.registry)
         self.telemetry.ready = lambda: self.ready
-        self.models = Models(settings, self.telemetry, sink)
+        self.models = Models(settings, self.telemetry, sink, engine_cache)
         self.core = InferenceCore(self.models, self.telemetry)
         self.memory = SharedMemory(settings.max_body_bytes) if settings.shared_memory else None
         self.management = Management(self.models, self.telemetry, settings, self.memory)
@@ -425,7 +428,8 @@ def serve(
     sink : EventSink, optional
         Is told every batch.
     cache_dir : Path, optional
-        Where fetched bundles are kept; ``.fairway/cache`` by default.
+        Where fetched bundles are kept; ``.fairway/cache`` by default. If it is given, engines keep there, in ``engines``, what
+        they made of graphs; see ``engine_cache_mb``.
     metrics : CollectorRegistry, optional
         What ``/metrics`` shows; the server adds its own to it.
 
@@ -499,6 +503,7 @@ def make_service(
         cache_dir=cache_dir or Path(".fairway/cache"),
         metrics=metrics or CollectorRegistry(),
         sockets=sockets,
+        engine_cache=cache_dir / "engines" if cache_dir is not None else None,
     )
 
 

@@ -20,6 +20,7 @@ from fairway.core.errors import FairwayError, ModelNotFound
 from fairway.core.manifest import ModelRef
 from fairway.registry.records import CHAMPION, Release, Replica, Version
 from fairway.serving.models import Models
+from fairway.serving.prefetch import Prefetch, announced
 from fairway.serving.repository import Offer
 from fairway.serving.routing import Route
 from fairway.serving.settings import ServeSettings
@@ -46,6 +47,10 @@ class FollowedRegistry(Protocol):
         """What a reference names."""
         ...
 
+    def newest(self, model: str) -> Version | None:
+        """The version registered last."""
+        ...
+
     def fetch(self, version: Version, cache_dir: Path) -> Bundle:
         """A version's bundle, verified."""
         ...
@@ -68,10 +73,11 @@ class FollowedRegistry(Protocol):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What a registry wants of a server, for one model: where callers go, and which other versions stay loaded."""
+    """What a registry wants of a server, for one model: where callers go, what else stays loaded, and what may come."""
 
     route: Route
     also: frozenset[str] = frozenset()
+    announced: tuple[Version, ...] = ()
 
     @property
     def versions(self) -> frozenset[str]:
@@ -154,6 +160,10 @@ class Follower:
         self._retry_s = _RETRY_S[0]
         self._beat_at = 0.0
         self._reachable = True
+        self._announced: tuple[Version, ...] = ()
+        self._prefetch: Prefetch | None = None
+        if settings.prefetch:
+            self._prefetch = Prefetch(lambda version: registry.fetch(version, cache_dir), models.prepare)
 
     async def first(self) -> None:
         """Bring up what the registry wants.
@@ -170,6 +180,7 @@ class Follower:
 
     async def run(self) -> None:
         """Poll until cancelled. While the registry is out of reach, what is live stays live."""
+        self._announce()
         while True:
             await asyncio.sleep(self._poll_s)
             try:
@@ -183,8 +194,14 @@ class Follower:
                     log.info("registry_reachable")
                 self._reachable = True
 
+    def _announce(self) -> None:
+        if self._prefetch is not None:
+            self._prefetch.announce(self._announced)
+
     async def close(self) -> None:
         """Tell the registry that this server is gone, if it can be told."""
+        if self._prefetch is not None:
+            await self._prefetch.close()
         try:
             await self._off_loop(lambda: self._registry.remove_replica(self._id))
         except Exception as error:  # noqa: BLE001 (it will be seen as gone by its last heartbeat)
@@ -195,6 +212,7 @@ class Follower:
         revision = await self._off_loop(self._registry.revision)
         if revision != self._revision or (self._failures and time.monotonic() >= self._retry_at):
             await self._follow()
+            self._announce()
         if time.monotonic() >= self._beat_at:
             await self._beat()
 
@@ -209,6 +227,7 @@ class Follower:
             if name not in wanted and self._models.held(name) is None:
                 async with self._models.changing(name):
                     self._models.keep(name, set())
+        self._announced = tuple(version for want in wanted.values() for version in want.announced)
         self._revision = revision
         self._retry_s = _RETRY_S[0] if changed else min(self._retry_s * 2, _RETRY_S[1])
         self._retry_at = time.monotonic() + self._retry_s
@@ -227,7 +246,26 @@ class Follower:
                 continue
             first = wanted.get(ref.name)
             wanted[ref.name] = Wanted(route) if first is None else Wanted(first.route, first.also | versions_of(route))
+        if self._prefetch is not None:
+            moving = {ref.name for ref in refs if ref.version is None}
+            wanted = {
+                name: self._with_announced(name, want) if name in moving else want for name, want in wanted.items()
+            }
         return wanted
+
+    def _with_announced(self, name: str, want: Wanted) -> Wanted:
+        newest, aliases = self._registry.newest(name), self._registry.aliases(name)
+        numbers = announced(
+            int(want.route.champion),
+            aliases,
+            newest.number if newest is not None else None,
+            frozenset(map(int, want.versions)),
+        )
+        found = (
+            newest if newest is not None and newest.number == number else self._registry.version(f"{name}:{number}")
+            for number in numbers
+        )
+        return msgspec.structs.replace(want, announced=tuple(found))
 
     async def offer(self, name: str) -> Offer | None:
         """What the registry wants of this server under ``name`` now; ``None`` if nothing."""

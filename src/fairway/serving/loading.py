@@ -11,7 +11,9 @@ import msgspec
 
 from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError, InvalidBundle, ModelNotReady
+from fairway.engines.cache import EngineCache
 from fairway.model import Model
+from fairway.serving.filling import Filler
 from fairway.serving.memory import resident_bytes
 from fairway.serving.niceness import LOADING, give_way
 from fairway.serving.repository import Opener, released
@@ -39,10 +41,25 @@ class Loader:
     ----------
     threads : callable
         Threads of one engine call here, given what the bundle says (0: every core).
+    cache : EngineCache, optional
+        What engines are loaded from. What it lacks is made by another process.
+    shared : bool, default False
+        Whether other processes load the same: then what the cache lacks is made first, so that all map the same pages; else
+        once the version is loaded, for the next time.
     """
 
-    def __init__(self, threads: Callable[[int], int] = lambda bundled: bundled) -> None:
+    def __init__(
+        self,
+        threads: Callable[[int], int] = lambda bundled: bundled,
+        *,
+        cache: EngineCache | None = None,
+        shared: bool = False,
+    ) -> None:
         self._threads = threads
+        self._cache = cache
+        self._filler = Filler(cache, threads) if cache is not None else None
+        self._shared = shared
+        self._filling: set[asyncio.Task[None]] = set()
         self._gentle = ThreadPoolExecutor(
             1, thread_name_prefix="fairway-load", initializer=give_way, initargs=(LOADING,)
         )
@@ -72,14 +89,39 @@ class Loader:
         """
         bundle = await self._run(self._gentle, opened)
         try:
+            if self._shared:
+                await self.prepare(bundle)
             async with self._one:  # room that was made for one is not taken by another
-                return await self._load(bundle, size_bytes, make_room)
+                loaded = await self._load(bundle, size_bytes, make_room)
+        except BaseException:
+            released(bundle)
+            raise
+        if self._shared or self._filler is None or loaded.model.cached:
+            released(bundle)
+        else:
+            task = asyncio.get_running_loop().create_task(self._prepare_later(bundle))
+            self._filling.add(task)
+            task.add_done_callback(self._filling.discard)
+        return loaded
+
+    async def prepare(self, bundle: Bundle) -> None:
+        """Have ready what the bundle's engine loads from, if it is worth it. Never fails."""
+        if self._filler is not None and not self._closed:
+            await self._filler.fill(bundle)
+
+    async def _prepare_later(self, bundle: Bundle) -> None:
+        try:
+            await self.prepare(bundle)
         finally:
             released(bundle)
 
     def close(self) -> None:
         """Load nothing more. What is being loaded just now is given up when it is ready."""
         self._closed = True
+        if self._filler is not None:
+            self._filler.close()
+        for task in self._filling:
+            task.cancel()
         self._gentle.shutdown(wait=False, cancel_futures=True)
         self._plain.shutdown(wait=False, cancel_futures=True)
 
@@ -108,7 +150,7 @@ class Loader:
             raise ModelNotReady("the server is stopping; send the request again, elsewhere")
         before = resident_bytes()
         try:
-            model = Model(bundle, threads=self._threads(bundle.manifest.engine.threads))
+            model = Model(bundle, threads=self._threads(bundle.manifest.engine.threads), cache=self._cache)
         except FairwayError:
             raise
         except Exception as error:

@@ -7,11 +7,14 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError, InvalidRequest, ModelNotFound, ModelNotReady
 from fairway.core.events import EventSink
+from fairway.engines.cache import EngineCache
 from fairway.serving.cold import Cold, ColdModel
 from fairway.serving.control import Agreed, alone
 from fairway.serving.loading import Loader
@@ -39,6 +42,8 @@ class Models:
     settings : ServeSettings
     telemetry : Telemetry
     sink : EventSink or None
+    engine_cache : Path, optional
+        Where engines keep what they made of graphs; without, or with ``engine_cache_mb = 0``, nowhere.
 
     Attributes
     ----------
@@ -47,7 +52,13 @@ class Models:
         Where :meth:`load_model` finds models.
     """
 
-    def __init__(self, settings: ServeSettings, telemetry: Telemetry, sink: EventSink | None = None) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        telemetry: Telemetry,
+        sink: EventSink | None = None,
+        engine_cache: Path | None = None,
+    ) -> None:
         self.repository: Repository | None = None
         self.settings = settings
         self._telemetry = telemetry
@@ -61,7 +72,11 @@ class Models:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._retiring: dict[asyncio.Task[None], ServedVersion] = {}
-        self._loader = Loader(lambda bundled: threads_here(bundled, settings))
+        limit_bytes = int(settings.engine_cache_mb * 1e6)
+        cache = EngineCache(engine_cache, limit_bytes) if engine_cache is not None and limit_bytes else None
+        self._loader = Loader(
+            lambda bundled: threads_here(bundled, settings), cache=cache, shared=settings.workers != 1
+        )
 
     # -- answering
 
@@ -237,6 +252,13 @@ class Models:
             return
         self._install(await self._make(name, version, opened, self._limits.get(name, ModelServeSettings())), opened)
 
+    async def prepare(self, bundle: Bundle) -> None:
+        """Have ready what would make loading ``bundle`` fast, where the budget of memory leaves room to. Never fails."""
+        limit_bytes = self.settings.memory_mb * 1e6
+        held = sum(served.size_bytes for served in self.live())
+        if not limit_bytes or held + 2 * bundle.size_bytes <= limit_bytes:
+            await self._loader.prepare(bundle)
+
     async def wake(self, name: str, version: str) -> None:
         """Load again what was unloaded to make room; however many ask, it is loaded once.
 
@@ -348,7 +370,8 @@ class Models:
         if before is not None:
             self._retire(before)
         extra = {"model": name, "version": version, "duration_ms": round(served.stats.load_s * 1e3, 1)}
-        log.info("model_loaded", extra={**extra, "memory_mb": round(served.size_bytes / 1e6, 1)})
+        extra |= {"memory_mb": round(served.size_bytes / 1e6, 1), "engine_cached": served.model.cached}
+        log.info("model_loaded", extra=extra)
 
     def _retire(self, served: ServedVersion) -> asyncio.Task[None]:
         async def retire() -> None:

@@ -68,6 +68,11 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     memory_mb : float
         Budget of memory for all loaded versions together, in 10^6 bytes; 0 is none. When a version needs room, those longest
         unused are unloaded, and loaded again when a request asks for them.
+    engine_cache_mb : float
+        What may be kept on disk (10^6 bytes) of what engines made of graphs for this machine: packed weights that processes
+        share, compiled code. 0 keeps and uses nothing.
+    prefetch : bool
+        Fetch and verify a version that the registry announces, and fill the engines' cache, before it is released.
     load_timeout_s : float
         How long a request waits while a version that was unloaded to make room is loaded again (then 503).
     poll_s : float
@@ -125,6 +130,8 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     inline_us: Annotated[float, msgspec.Meta(ge=0)] = 250.0
     concurrent_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     memory_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    engine_cache_mb: Annotated[float, msgspec.Meta(ge=0)] = 8000.0
+    prefetch: bool = True
     load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     poll_s: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 0.5
     stop_delay_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
