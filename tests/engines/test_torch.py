@@ -15,8 +15,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from fairway.bundle.format import write_bundle
 from fairway.core.errors import ConversionMismatch, InvalidBundle, InvalidSource, UnsupportedMachine
+from fairway.core.manifest import EngineSpec, Manifest
 from fairway.core.tensors import Datatype, TensorSpec
+from fairway.engines.cache import EngineCache
 from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.engines.programs import clean_program
 from fairway.engines.torch import TorchEngine
@@ -120,6 +123,30 @@ def test_compiled_ahead_of_time_once_for_a_machine(
             answer = engine.infer({"input": rows(count)})["output_0"]
             np.testing.assert_allclose(answer, wanted(rows(count)), atol=2e-2)
     assert [*cache.iterdir()] == [kept]
+
+
+def test_what_was_compiled_is_an_entry_of_the_engines_cache(program: Path, tmp_path: Path) -> None:
+    spec = EngineSpec("torch", program.name, options={"mode": "aot"})
+    manifest = Manifest(
+        name="net",
+        task="embedding",
+        inputs=(TensorSpec("input", Datatype.FP32, (-1, 1, 8, 8)),),
+        outputs=(TensorSpec("output_0", Datatype.FP32, (-1, 3)),),
+        files={},
+        engine=spec,
+    )
+    bundle = write_bundle(tmp_path / "bundle", manifest, {program.name: program})
+    eager = write_bundle(
+        tmp_path / "eager",
+        msgspec.structs.replace(manifest, engine=EngineSpec("torch", program.name)),
+        {program.name: program},
+    )
+    cache = EngineCache(tmp_path / "engines", 10**9)
+    assert cache.wanted(spec, bundle)
+    assert not cache.wanted(eager.manifest.engine, eager)  # nothing is compiled
+    assert cache.fill(spec, bundle, lambda engine: engine.infer({"input": rows(3)})["output_0"].tobytes())
+    with Model(bundle, cache=cache) as model:
+        assert model.cached
 
 
 def test_an_answer_is_its_callers_and_any_memory_is_read(tmp_path: Path) -> None:

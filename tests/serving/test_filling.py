@@ -21,8 +21,10 @@ from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.serving import filling
 from fairway.serving.app import serve
 from fairway.serving.filling import asking
+from fairway.serving.models import Models
 from fairway.serving.processes import python
 from fairway.serving.settings import ServeSettings
+from fairway.serving.telemetry import Telemetry
 from fairway.testing.builders import linear_bundle
 from tests.serving.test_follow import until
 
@@ -154,6 +156,21 @@ def test_who_stops_does_not_wait_for_the_turn_of_another(bundle: Bundle, tmp_pat
 
     asyncio.run(stop_while_another_fills())
     assert not list(cache.root.glob("*/entry.json"))
+
+
+@pytest.mark.parametrize(("memory_mb", "made"), [(0.003, 0), (1.0, 1), (0.0, 1)])
+def test_what_is_announced_is_prepared_where_the_memory_budget_has_room(
+    bundle: Bundle, tmp_path: Path, memory_mb: float, made: int
+) -> None:
+    assert 1500 < bundle.size_bytes < 500_000  # twice its size is beyond the smallest budget, and within the larger one
+
+    async def prepare() -> None:
+        models = Models(ServeSettings(memory_mb=memory_mb), Telemetry(), engine_cache=tmp_path / "engines")
+        await models.prepare(bundle)
+        await models.close()
+
+    asyncio.run(prepare())
+    assert len(list((tmp_path / "engines").glob("*/entry.json"))) == made
 
 
 def test_answers_are_compared_on_made_up_rows_where_none_are_recorded(bundle: Bundle) -> None:
