@@ -78,7 +78,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     @property
     def accelerated(self) -> bool:
         """Whether it computes on a device of its own, which one process keeps busy, rather than on the CPU."""
-        return self.options.get("device", "cpu") != "cpu"
+        return bool(self.options.get("device", "cpu") != "cpu")
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

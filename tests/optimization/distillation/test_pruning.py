@@ -15,7 +15,7 @@ pytestmark = pytest.mark.torch
 
 from fairway.optimization.distillation.pruning import pruned_module  # noqa: E402 (needs torch)
 
-nn = torch.nn
+nn: Any = torch.nn
 ROWS = {"x": np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)}
 
 
