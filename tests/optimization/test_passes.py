@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from fairway.optimization import build
 from fairway.optimization.build import apply_recipe
 from fairway.optimization.graphs import external_files, graph_digest, largest_difference, operators, structure
-from fairway.optimization.passes import dynamic, graph, lower, mixed, static
+from fairway.optimization.passes import dynamic, graph, lower, mixed, opset, static
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
 from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.quiet import quiet
@@ -385,3 +385,60 @@ def test_mixed_int8_takes_products_whose_bias_has_an_axis_of_rows(
     stages = [Stage("lower"), Stage("graph", {"level": "basic"}), Stage("int8-mixed", mixed.PASS.settings())]
     made, _ = apply_recipe(mlp_graph, stages, sample, tmp_path)
     assert accuracy(made, digits) > 0.95
+
+
+# --- graphs exported years ago ------------------------------------------------------------------------------------
+
+
+def old_graph(path: Path, version: int) -> Path:
+    """A convolution, a pooling and a product, as exporters wrote them."""
+    random = np.random.default_rng(0)
+
+    def constant(name: str, *shape: int) -> Any:
+        return numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"], axis=1),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["y"], transB=1),
+        helper.make_node("Softmax", ["y"], ["p"], axis=1),
+    ]
+    constants = [constant("w", 8, 1, 3, 3), constant("b", 8), constant("w2", 10, 8), constant("b2", 10)]
+    ends = (("x", ["n", 1, 8, 8]), ("p", ["n", 10]))
+    x, p = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ends)
+    made = helper.make_model(
+        helper.make_graph(nodes, "old", [x], [p], constants),
+        opset_imports=[helper.make_opsetid("", version)],
+        ir_version=4,
+    )
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def images() -> Sample:
+    return Sample({"x": np.random.default_rng(1).normal(size=(16, 1, 8, 8)).astype(np.float32)}, 16)
+
+
+@pytest.mark.parametrize("version", [9, 11, 13])
+def test_an_old_graph_is_brought_to_a_newer_opset_and_answers_the_same(version: int, tmp_path: Path) -> None:
+    made, (record,) = apply_recipe(
+        old_graph(tmp_path / "model.onnx", version), [Stage("opset", opset.PASS.settings())], images(), tmp_path
+    )
+    assert record.name == "opset"
+    assert onnx.load(made).opset_import[0].version == 17
+
+
+def test_a_graph_of_that_opset_or_a_newer_has_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NothingToDo, match="version 17 of ONNX's operators, and 17 is asked for"):
+        apply_recipe(old_graph(tmp_path / "model.onnx", 17), [Stage("opset", {"target": 17})], images(), tmp_path)
+
+
+def test_an_operator_that_cannot_be_brought_up_is_named(tmp_path: Path) -> None:
+    path = old_graph(tmp_path / "model.onnx", 9)
+    model = onnx.load(path)
+    model.graph.node[1].op_type = "Forgotten"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(NothingToDo, match="cannot be brought from version 9 of ONNX's operators to 17"):
+        apply_recipe(path, [Stage("opset", {"target": 17})], images(), tmp_path)

@@ -172,6 +172,8 @@ class Forms:
             elif weights == "float":
                 stages.append(whole)
             stages += [self._stage("smooth", point)] if point.get("outliers") == "smooth" else []
+        if weights == "int8-nncf" and operators == "given":
+            stages.append(Stage("opset", passes()["opset"].settings()))
         if weights not in ("", "float"):
             stages.append(self._stage(weights, point))
         if engine != "onnxruntime":

@@ -49,7 +49,7 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
         "fused-int8-dynamic": (*fused, Stage("int8-dynamic", weights)),
         "fused-int8-smooth": (*fused, smooth, Stage("int8-static", minmax)),
         "fused-int8-mixed": (*fused, smooth, Stage("int8-mixed", {**minmax, "float_share": 0.1})),
-        "openvino-int8": (_stage("int8-nncf", sample), _stage("openvino-int8", {})),
+        "openvino-int8": (_stage("opset"), _stage("int8-nncf", sample), _stage("openvino-int8", {})),
         "fused-openvino-int8": (*fused, Stage("unfuse"), _stage("int8-nncf", sample), _stage("openvino-int8", {})),
         "fewer-tokens": (*fewer, Stage("graph", {"level": settings.level})),
         "fewer-tokens-openvino-int8": (
