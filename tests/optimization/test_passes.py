@@ -406,7 +406,7 @@ def old_graph(path: Path, version: int) -> Path:
         helper.make_node("Softmax", ["y"], ["p"], axis=1),
     ]
     constants = [constant("w", 8, 1, 3, 3), constant("b", 8), constant("w2", 10, 8), constant("b2", 10)]
-    ends = (("x", ["n", 1, 8, 8]), ("p", ["n", 10]))
+    ends: tuple[tuple[str, list[str | int | None]], ...] = (("x", ["n", 1, 8, 8]), ("p", ["n", 10]))
     x, p = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ends)
     made = helper.make_model(
         helper.make_graph(nodes, "old", [x], [p], constants),
