@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.bundle.format import Bundle
+from fairway.bundle.format import Bundle, write_bundle
 from fairway.core.errors import InferenceFailed
 from fairway.core.gate import Limit
 from fairway.core.manifest import Cost, EngineSpec
@@ -234,16 +235,20 @@ def search(mlp_graph: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("fairway.optimization.optimize.measure_cost", lambda *_, **__: Cost(100.0, 2000.0))
 
-    def run() -> tuple[Optimization, list[Tuning]]:
+    def run(split_ms: float = 4.0, threads: int = 1) -> tuple[Optimization, list[Tuning]]:
         asked: list[Tuning] = []
 
         def serve(_: Bundle, way: Tuning) -> list[Measurement]:
             asked.append(way)
-            value = (4.0 if way.threads == 2 else 6.0) + (way.max_batch == 64) + len(asked) * 1e-3
+            value = (split_ms if way.threads == 2 else 6.0) + (way.max_batch == 64) + len(asked) * 1e-3
             return [Measurement("latency_p50_ms", value, value - 0.1, value + 0.1, n=1000)]
 
+        bundle = bundle_of(tmp_path / "mlp.fairway", mlp_graph, digits.columns)
+        engine = msgspec.structs.replace(bundle.manifest.engine, threads=threads, max_batch=1)
+        manifest = msgspec.structs.replace(bundle.manifest, engine=engine)
+        files = {name: bundle.file(name) for name in bundle.manifest.files}
         found = optimize(
-            bundle_of(tmp_path / "mlp.fairway", mlp_graph, digits.columns),
+            write_bundle(tmp_path / "given.fairway", manifest, files),
             table=table(digits.x_test, digits.y_test),
             reference=table(digits.x_train, digits.y_train),
             label="digit",
@@ -264,10 +269,16 @@ def test_what_was_tuned_goes_into_the_bundle_and_the_reports(search: Any) -> Non
     found, asked = search()
     engine = found.chosen.manifest.engine
     assert (engine.threads, engine.max_batch) == (2, 1)
-    assert len(asked) == 4 + 3 * 5
-    assert "served best on 2 cores: 1 worker of 2 threads, up to 1 row (latency_p50_ms -43 %" in found.as_text()
+    assert len(asked) == 2 * 5
+    assert "served best on 2 cores: 1 worker of 2 threads, up to 1 row (latency_p50_ms -33 %" in found.as_text()
     assert "How it is served best" in found.as_html()
     assert "1 worker of 2 threads, up to 1 row" in found.as_html()
+
+
+def test_a_bundle_whose_own_way_stays_is_left_as_it_is(search: Any) -> None:
+    found, asked = search(split_ms=6.0, threads=0)  # every core, on whatever machine
+    assert {way.threads for way in asked} == {1, 2}
+    assert found.chosen.manifest.engine.threads == 0
 
 
 def test_a_rerun_of_a_search_measures_no_way_again_and_ends_in_the_same_bundle(search: Any) -> None:

@@ -298,7 +298,7 @@ class _Search:
         """The bundle with what was tuned, and its measured cost."""
         before = bundle.manifest
         engine = before.engine
-        if tuned is not None and tuned.ways:
+        if tuned is not None and tuned.ways and tuned.chosen != tuned.ways[0].tuning:
             way = tuned.chosen
             engine = msgspec.structs.replace(
                 engine, threads=way.threads, max_batch=way.max_batch, max_wait_us=way.max_wait_us

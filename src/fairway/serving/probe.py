@@ -229,7 +229,7 @@ async def observe(path: Path, plan: Plan, ready: Callable[[], None] = lambda: No
 def main() -> None:
     """Read a plan from stdin, write what was observed to stdout."""
     plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
-    if plan.cores:
+    if plan.cores and hasattr(os, "sched_setaffinity"):  # not on every system
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan.cores])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
