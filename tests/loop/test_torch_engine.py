@@ -43,6 +43,16 @@ def test_the_bundle_runs_on_torch_keeps_the_gate_and_is_optimized(
     assert "cpu-eager-bf16" in (project / "found.html").read_text()
 
 
+def test_a_source_that_trains_is_opened_once(project: Path) -> None:
+    code = (project / "networks.py").read_text()
+    counted = code.replace(
+        "def network():\n", "def network():\n    with open('trained', 'a') as told:\n        told.write('once ')\n"
+    )
+    (project / "networks.py").write_text(counted)
+    fairway.pack(project=fairway.Project.find(project), out="digits.fairway")
+    assert (project / "trained").read_text() == "once "
+
+
 def test_a_source_that_torch_does_not_know_says_so(project: Path) -> None:
     edit(project, 'source = "networks:network"', 'source = "good.onnx"')
     with pytest.raises(InvalidConfig, match=r"good\.onnx is no torch module"):

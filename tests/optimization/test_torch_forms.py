@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from fairway.bundle.format import Bundle
+from fairway.bundle.format import Bundle, write_bundle
 from fairway.core.gate import Limit
 from fairway.core.manifest import EngineSpec
 from fairway.core.metrics import Measurement
@@ -18,6 +19,7 @@ from fairway.optimization.forms import Forms
 from fairway.optimization.optimize import optimize
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.recipes import Recipe, Stage
+from fairway.optimization.replay import Reference, StageOutcome, replay
 from fairway.optimization.report import Optimization
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
 from fairway.optimization.torch_forms import TorchForms
@@ -159,6 +161,34 @@ def test_the_recipe_makes_the_same_bundle_again(run: Any, bundle: Bundle, digits
         tmp_path / "again",
     )
     assert again.digest == made.digest
+
+
+def test_a_replay_is_the_same_and_an_engine_that_was_changed_afterwards_is_told(
+    run: Any, bundle: Bundle, tmp_path: Path
+) -> None:
+    chosen = run("cpu-eager-bf16", eager_bf16=1.0).chosen
+    assert replay(chosen, bundle, Reference(), tmp_path / "replay").same
+    engine = chosen.manifest.engine
+    changed = msgspec.structs.replace(
+        chosen.manifest, engine=msgspec.structs.replace(engine, options={**engine.options, "precision": "fp16"})
+    )
+    files = {name: chosen.file(name) for name in chosen.manifest.files}
+    found = replay(write_bundle(tmp_path / "changed", changed, files), bundle, Reference(), tmp_path / "replay")
+    assert found.outcome is StageOutcome.DIFFERS
+    assert "it was changed afterwards" in found.stages[-1].reason
+
+
+def test_a_replay_on_a_machine_without_the_device_could_not_be_made(run: Any, bundle: Bundle, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    chosen = run("cpu-eager-bf16", eager_bf16=1.0).chosen
+    (record,) = chosen.manifest.recipe
+    moved = msgspec.structs.replace(record, parameters={**record.parameters, "device": "cuda"})
+    manifest = msgspec.structs.replace(chosen.manifest, recipe=(moved,))
+    files = {name: chosen.file(name) for name in chosen.manifest.files}
+    found = replay(write_bundle(tmp_path / "moved", manifest, files), bundle, Reference(), tmp_path / "replay")
+    assert found.outcome is StageOutcome.NOT_MADE
+    assert "finds no such device" in found.stages[-1].reason
 
 
 def test_what_cannot_run_here_or_is_for_graphs_says_so(run: Any) -> None:

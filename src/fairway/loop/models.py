@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fairway.bundle.format import MANIFEST, Bundle, read_bundle
 from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, ModelNotFound
@@ -73,36 +74,40 @@ def source_bundle(project: Project, progress: Progress = SILENT) -> Bundle:
 
     progress.step(f"converting {project.model.source}")
     reference = project.table("reference") if project.data.reference else project.table("test")
-    wanted = project.model.engine
-    made = convert(
-        project.model.source,
-        destination=target if wanted == "onnxruntime" else target.with_name("source-onnx.fairway"),
-        name=project.model.name,
-        task=project.model.task,
-        reference=reference,
-        label=project.data.label,
-        features=project.data.features,
-        labels=project.model.labels,
-        trust=project.model.trust,
-        root=project.root,
-    )
-    return made if wanted == "onnxruntime" else _on_torch(project, made, target)
+    given: dict[str, Any] = {
+        "name": project.model.name,
+        "task": project.model.task,
+        "reference": reference,
+        "label": project.data.label,
+        "features": project.data.features,
+        "labels": project.model.labels,
+        "trust": project.model.trust,
+        "root": project.root,
+    }
+    if project.model.engine == "torch":
+        return _on_torch(project, target, given)
+    return convert(project.model.source, destination=target, **given)
 
 
-def _on_torch(project: Project, converted: Bundle, target: Path) -> Bundle:
-    """The same model as an exported program."""
+def _on_torch(project: Project, target: Path, given: dict[str, Any]) -> Bundle:
+    """The source as an exported program, compared with its graph. It is opened once: to open it may be to train it."""
     from fairway.sources.checkpoints import open_source
+    from fairway.sources.convert import convert
     from fairway.sources.huggingface import load_network, with_head
     from fairway.sources.torch_bundles import torch_bundle
 
     opened = open_source(project.model.source, root=project.root, trust=project.model.trust)
-    if opened.kind == "huggingface":
-        module = with_head(load_network(Path(opened.model), project.model.task)[0], project.model.task)
-    elif opened.kind == "torch" and hasattr(opened.model, "forward"):
-        module = opened.model.eval()
-    else:
+    known = opened.kind == "huggingface" or (opened.kind == "torch" and hasattr(opened.model, "forward"))
+    if not known:
         raise InvalidConfig(
             f'{project.model.source} is no torch module ({opened.kind}), which the torch engine needs; leave engine = "torch" '
             "out of [model]"
         )
-    return torch_bundle(converted, module, target, options=project.model.options)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".graph.", dir=target.parent) as folder:
+        converted = convert(opened, destination=Path(folder) / "source.fairway", **given)
+        if opened.kind == "huggingface":
+            module = with_head(load_network(Path(opened.model), project.model.task)[0], project.model.task)
+        else:
+            module = opened.model.eval()
+        return torch_bundle(converted, module, target, options=project.model.options)

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from fairway.bundle.format import Bundle
-from fairway.core.errors import InvalidBundle, MissingExtra
+from fairway.core.errors import InvalidBundle, MissingExtra, UnsupportedMachine
 from fairway.core.manifest import PassRecord
-from fairway.optimization.build import current_environment
+from fairway.optimization.build import current_environment, engine_after
 from fairway.optimization.graphs import copy_graph, graph_digest
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
 from fairway.optimization.registry import missing_extras, passes
@@ -143,6 +143,10 @@ def replay(bundle: Bundle, source: Bundle, reference: Reference, workdir: Path) 
     if all(stage.outcome is StageOutcome.SAME for stage in stages) and held != last:
         changed = "the bundle's graph is not the one that its recipe ends with: it was changed afterwards"
         stages = (*stages, StageReplay("bundle", StageOutcome.DIFFERS, last, held, changed))
+    elif all(stage.outcome is StageOutcome.SAME for stage in stages) and (
+        other := _engine_differs(bundle, source, records)
+    ):
+        stages = (*stages, StageReplay("bundle", StageOutcome.DIFFERS, last, held, other))
     outcome = next((stage.outcome for stage in stages if stage.outcome is not StageOutcome.SAME), StageOutcome.SAME)
     same = outcome is StageOutcome.SAME
     return Replay(
@@ -153,6 +157,17 @@ def replay(bundle: Bundle, source: Bundle, reference: Reference, workdir: Path) 
         stages,
         () if same else _causes(bundle, source, records, reference),
         0 if same else max(0, len(records) - len(stages)),
+    )
+
+
+def _engine_differs(bundle: Bundle, source: Bundle, records: Sequence[PassRecord]) -> str:
+    """How the bundle is run otherwise than its recipe says; empty if it is not."""
+    wanted, held = engine_after(source.manifest.engine, records), bundle.manifest.engine
+    if (wanted.name, wanted.options) == (held.name, held.options):
+        return ""
+    return (
+        f"the bundle runs on {held.name} {held.options}, and its recipe ends with {wanted.name} {wanted.options}: it was "
+        "changed afterwards"
     )
 
 
@@ -189,6 +204,8 @@ def _stage(record: PassRecord, current: Path, made: Path, reference: Reference) 
     try:
         described.apply(current, made, record.parameters, _sample(record, described, reference))
     except NothingToDo as why:
+        if isinstance(why.__cause__, UnsupportedMachine):
+            return failed(str(why))
         return StageReplay(record.name, StageOutcome.DIFFERS, record.after, reason=f"it found nothing to do: {why}")
     except MissingExtra as why:
         return failed(str(why))

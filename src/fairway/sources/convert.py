@@ -60,7 +60,7 @@ def convert(
     ----------
     source : str, Path or object
         A checkpoint's path, ``module:callable``, or a live scikit-learn estimator, torch module, exported program, Keras
-        model or ``(module, example_inputs)``.
+        model or ``(module, example_inputs)``; or what :func:`~fairway.sources.checkpoints.open_source` made of one.
     destination : Path
         Where to write the bundle; nothing is written unless the check passes.
     name, task : str
@@ -95,7 +95,7 @@ def convert(
     if task not in get_args(Task):
         raise InvalidConfig(f"no task {task!r}; known: {', '.join(get_args(Task))}")
     base = root or Path()
-    opened = open_source(source, root=base, trust=trust)
+    opened = source if isinstance(source, Source) else open_source(source, root=base, trust=trust)
     chosen = reference.features(features, label=label or None) if reference is not None else ()
     with tempfile.TemporaryDirectory(prefix="fairway-") as work:
         context = Context(cast(Task, task), reference, label or None, chosen, tuple(labels), Path(work))
