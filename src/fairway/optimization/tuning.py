@@ -58,7 +58,7 @@ def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> 
     1 worker of 2 threads, up to 4 rows
     >>> [way.threads for way in tunings(EngineSpec(), cost, cores=2, rps=20)]
     [1, 2]
-    >>> len(tunings(EngineSpec(), Cost(base_us=6, row_us=0.2), cores=2))
+    >>> len(tunings(EngineSpec(), Cost(base_us=6, row_us=0.2), cores=2, rps=1000))
     1
     """
     own = min(spec.threads or (1 if spec.accelerated else cores), cores)
