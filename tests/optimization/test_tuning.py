@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +56,10 @@ class Budget:
         return self.seconds - len(self.served.calls)
 
 
-def tuned(
-    served: Served, journal: Path, *, seconds: float = 1e6, ways: Sequence[Tuning] = (), **limits: Limit
-) -> Tuned:
+def tuned(served: Served, journal: Path, *, seconds: float = 1e6, measure: Any = None, **limits: Limit) -> Tuned:
     return tune(
-        ways or tuple(served.p50),
-        served,
+        tuple(served.p50),
+        measure or served,
         gate={"accuracy_score": Limit(min=0.9), **limits},
         settings=OptimizationSettings(),
         cores=2,
@@ -148,18 +145,7 @@ def test_a_faster_way_that_breaks_a_limit_on_performance_is_not_taken(journal: P
         p50, p99 = measured(way)
         return [p50, p99 if way == OWN else Measurement("latency_p99_ms", 90.0, 89.0, 91.0, n=400)]
 
-    served_so: Any = slow_tail
-    found = tune(
-        (OWN, SPLIT),
-        served_so,
-        gate={"latency_p99_ms": Limit(max=50)},
-        settings=OptimizationSettings(),
-        cores=2,
-        journal=Journal(journal),
-        time_left=lambda: 1e6,
-        expected_s=1.0,
-        progress=lambda *_: None,
-    )
+    found = tuned(served, journal, measure=slow_tail, latency_p99_ms=Limit(max=50))
     assert found.chosen == OWN
     assert [way.passed for way in found.ways] == [True, False]
     assert "latency_p99_ms" in found.ways[1].reason
@@ -180,18 +166,7 @@ def test_a_way_that_cannot_be_served_drops_out(journal: Path) -> None:
             raise InferenceFailed("no threads here")
         return measured(way)
 
-    served_so: Any = broken
-    found = tune(
-        (OWN, SPLIT),
-        served_so,
-        gate={},
-        settings=OptimizationSettings(),
-        cores=2,
-        journal=Journal(journal),
-        time_left=lambda: 1e6,
-        expected_s=1.0,
-        progress=lambda *_: None,
-    )
+    found = tuned(served, journal, measure=broken)
     assert found.chosen == OWN
     assert found.ways[1].reason == "no threads here"
 
