@@ -32,10 +32,10 @@ def config_of(known: Description, versions: list[str], settings: ServeSettings) 
         "platform": PLATFORMS.get(engine.name, engine.name),
         "backend": engine.name,
         "version_policy": {"specific": {"versions": [int(version) for version in versions if version.isdecimal()]}},
-        "max_batch_size": (limits.max_batch or engine.max_batch) if known.batching else 0,
+        "max_batch_size": limits.max_batch if known.batching else 0,
         "input": [sized(spec, known.batching) for spec in known.inputs],
         "output": [sized(spec, known.batching) for spec in known.outputs],
-        "instance_group": [{"name": known.name, "kind": "KIND_CPU", "count": limits.concurrent_batches or 1}],
+        "instance_group": [{"name": known.name, "kind": "KIND_CPU", "count": limits.concurrent_batches}],
         "default_model_filename": engine.file,
         "parameters": {},
     }
@@ -48,19 +48,18 @@ def config_of(known: Description, versions: list[str], settings: ServeSettings) 
 
 def _batching(known: Description, settings: ServeSettings) -> dict[str, Any]:
     limits = known.limits
-    wait_us = known.engine.max_wait_us if limits.max_wait_us is None else limits.max_wait_us
     queue = {
         "timeout_action": "REJECT",
         "allow_timeout_override": True,
         "max_queue_size": limits.max_queue_requests,
     }
     batching: dict[str, Any] = {
-        "max_queue_delay_microseconds": round(wait_us),
+        "max_queue_delay_microseconds": round(limits.max_wait_us),
         "default_queue_policy": queue,
     }
     if levels := settings.priority_levels:
         batching["priority_levels"] = levels
-        batching["default_priority_level"] = level_of(0, levels, limits.priority or settings.default_priority) + 1
+        batching["default_priority_level"] = level_of(0, levels, limits.priority) + 1
     return batching
 
 

@@ -338,7 +338,7 @@ class Models:
             self._absent[name, version] = IndexEntry(name, version, State.LOADING)
         started = time.perf_counter()
         settings = limited(self.settings, name, limits)
-        memory_mb = settings.of(name).memory_mb
+        memory_mb = settings.own(name).memory_mb
         try:
             loaded = await self._loader.load(
                 opened,

@@ -23,7 +23,7 @@ from fairway.serving.lengths import length_of
 from fairway.serving.niceness import RUNNING, give_way
 from fairway.serving.queues import TakesJobs
 from fairway.serving.repository import Opener
-from fairway.serving.settings import ModelServeSettings, ServeSettings
+from fairway.serving.settings import Limits, ServeSettings
 from fairway.serving.sharing import SharingScheduler
 from fairway.serving.telemetry import VersionStats
 from fairway.serving.validation import Signature
@@ -61,7 +61,7 @@ class Description(msgspec.Struct, frozen=True):
     labels: tuple[str, ...]
     batching: bool
     engine: EngineSpec
-    limits: ModelServeSettings
+    limits: Limits
     caches: bool
 
 
@@ -106,7 +106,8 @@ class ServedVersion:
         self.processed = bool(processing.pre or processing.post)
         self.signature = Signature(model.inputs, batching=warmed.batching)
         self.raw_signature = Signature(model.raw_inputs, batching=warmed.batching) if self.processed else self.signature
-        limits = settings.of(name)
+        engine = model.manifest.engine
+        limits = settings.of(name, engine)
         caches = bool(limits.cache_bytes) and may_cache(model.manifest)
         self.description = Description(
             name,
@@ -116,14 +117,14 @@ class ServedVersion:
             model.raw_outputs,
             model.manifest.labels,
             warmed.batching,
-            model.manifest.engine,
+            engine,
             limits,
             caches,
         )
         self.stats = VersionStats(name, version, sink, raw_differs=self.processed)
-        slots = limits.concurrent_batches or 1
-        engine = model.manifest.engine
-        max_batch = limits.max_batch or engine.max_batch
+        self._batching = warmed.batching
+        self._outputs, self._raw_outputs = len(model.outputs), len(model.raw_outputs)
+        slots = limits.concurrent_batches
         length = length_of(model.manifest) if warmed.batching else None
         self._executor: Executor = ThreadPoolExecutor(
             slots, f"{name}:{version}", initializer=give_way, initargs=(RUNNING,)
@@ -131,16 +132,16 @@ class ServedVersion:
         self.scheduler = Scheduler(
             self._infer,
             BatchingSettings(
-                max_batch=max_batch,
+                max_batch=limits.max_batch,
                 batching=warmed.batching,
                 slots=slots,
-                max_requests=limits.max_queue_requests or settings.max_queue_requests,
-                max_rows=limits.max_queue_rows or settings.max_queue_rows,
+                max_requests=limits.max_queue_requests,
+                max_rows=limits.max_queue_rows,
                 inline_us=settings.inline_us,
-                max_queue_wait_s=limits.max_queue_wait_s or settings.max_queue_wait_s,
-                max_wait_us=engine.max_wait_us if limits.max_wait_us is None else limits.max_wait_us,
+                max_queue_wait_s=limits.max_queue_wait_s,
+                max_wait_us=limits.max_wait_us,
                 priority_levels=settings.priority_levels,
-                default_priority=limits.priority or settings.default_priority,
+                default_priority=limits.priority,
             ),
             loop=asyncio.get_running_loop(),
             executor=self._executor,
@@ -150,7 +151,6 @@ class ServedVersion:
         )
         self.front: TakesJobs = self.scheduler
         if caches:
-            assert limits.cache_bytes is not None
             self.front = SharingScheduler(
                 self.scheduler,
                 ResponseCache(limits.cache_bytes),
@@ -175,14 +175,14 @@ class ServedVersion:
         self.used_at = time.monotonic()
 
     def _infer(self, feed: Tensors, raw: bool) -> Tensors:
-        self._use()
+        self.used_at = time.monotonic()
         answer = self.model.infer(feed, raw=raw)
-        if self.signature.batching:  # an engine that breaks its word fails; nobody gets another's rows, or none
+        if self._batching:  # an engine that breaks its word fails; nobody gets another's rows, or none
             rows = (len(next(iter(feed.values()))),)
             for array in answer.values():
                 if array.shape[:1] != rows:
                     raise InferenceFailed(f"the engine gave an output of shape {list(array.shape)} for {rows[0]} rows")
-        if len(answer) != len(self.model.raw_outputs if raw else self.model.outputs):
+        if len(answer) != (self._raw_outputs if raw else self._outputs):
             raise InferenceFailed(f"the engine gave {len(answer)} outputs, not all that the manifest declares")
         return answer
 

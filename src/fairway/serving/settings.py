@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from fairway.core.manifest import EngineSpec
 
 
 class ModelServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -31,6 +33,19 @@ class ModelServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     max_queue_wait_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     memory_mb: Annotated[float, msgspec.Meta(gt=0)] | None = None
     priority: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What is in force for one version, whoever set it: see :class:`ModelServeSettings`. ``priority`` 0 is the middle level."""
+
+    max_batch: int
+    max_queue_requests: int
+    max_queue_rows: int
+    concurrent_batches: int
+    cache_bytes: int
+    max_wait_us: float
+    max_queue_wait_s: float
+    priority: int
 
 
 class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -160,22 +175,26 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
                     f"{key} is {level}, but there are {self.priority_levels} levels; raise priority_levels, or leave it out"
                 )
 
-    def of(self, name: str) -> ModelServeSettings:
-        """The limits of the model ``name``: its own, and the server's where it has none.
+    def of(self, name: str, engine: EngineSpec) -> Limits:
+        """What is in force for a version of the model ``name``: the model's own, else the server's, else the bundle's.
 
         Examples
         --------
         >>> settings = ServeSettings(max_queue_rows=9, models={"digits": ModelServeSettings(max_batch=2)})
-        >>> settings.of("digits").max_batch, settings.of("digits").max_queue_rows, settings.of("other").max_batch
-        (2, 9, None)
+        >>> settings.of("digits", EngineSpec()).max_batch, settings.of("digits", EngineSpec()).max_queue_rows
+        (2, 9)
+        >>> settings.of("other", EngineSpec(max_batch=8)).max_batch
+        8
         """
-        own = self.models.get(name, _NO_LIMITS)
-        shared = {
-            field: getattr(self, field)
-            for field in own.__struct_fields__
-            if getattr(own, field) is None and field in self.__struct_fields__
-        }
-        return msgspec.structs.replace(own, **shared)
+        found: dict[str, Any] = dict.fromkeys(Limits.__struct_fields__)
+        for source in (self.own(name), self, engine):
+            found = {key: getattr(source, key, None) if value is None else value for key, value in found.items()}
+        found["priority"] = found["priority"] or self.default_priority
+        return Limits(**found)
+
+    def own(self, name: str) -> ModelServeSettings:
+        """What is set for the model ``name`` alone."""
+        return self.models.get(name, _NO_LIMITS)
 
 
 _NO_LIMITS = ModelServeSettings()
