@@ -69,6 +69,7 @@ class Model:
         self._fills = spec.accelerated and spec.batching and all(each.shape[:1] == (-1,) for each in specs)
         if self._fills and self.tokenizer and all(-1 not in each.shape[1:] for each in self.raw_outputs):
             self.tokenizer.fill_to_multiple(_TOKENS)
+        self._bare = not (self._pre or self._post or self._fills)
 
     @property
     def tokenizer(self) -> Tokenize | None:
@@ -77,6 +78,8 @@ class Model:
 
     def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
         """Answer all rows of ``feed``, which fits ``inputs`` (``raw_inputs`` if ``raw``)."""
+        if self._bare:
+            return self._engine.infer(feed)
         if raw:
             return self._run(feed)
         answer = self._run(self.prepare(feed))

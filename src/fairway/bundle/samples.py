@@ -29,7 +29,8 @@ def encode_samples(feed: Tensors) -> bytes:
         else:
             arrays[name] = array
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:  # np.savez would take some names for its own arguments
+    # Not np.savez_compressed: it would take some names for its own arguments.
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

@@ -162,7 +162,8 @@ class Scheduler:
                 continue
             curve, cells = self._forecast.curve(signature), self._forecast.cells(pieces)
             inline = self._inline
-            if not inline.away and self._fits_loop(curve.expect(cells)):
+            expected_us = curve.expect(cells)
+            if not inline.away and (expected_us <= self._settings.inline_us or self._tries_loop(expected_us)):
                 self._unlearned = 0 if self._unlearned >= _LEARN_EVERY or not curve.sure else self._unlearned + 1
                 began = None if self._unlearned else time.thread_time()
                 if inline.watched:
@@ -188,12 +189,9 @@ class Scheduler:
             self._start(pieces, signature)
         self._rest()
 
-    def _fits_loop(self, expected_us: float) -> bool:
-        """Whether a call may run on the loop, or is to be tried there although it seems a little too long."""
-        inline_us = self._settings.inline_us
-        if expected_us <= inline_us:
-            return True
-        if expected_us > _NEAR * inline_us:
+    def _tries_loop(self, expected_us: float) -> bool:
+        """Whether a call is to be tried on the loop although it seems a little too long."""
+        if expected_us > _NEAR * self._settings.inline_us:
             return False
         self._untried = (self._untried + 1) % _TRY_EVERY
         if self._untried:
@@ -306,7 +304,7 @@ class Scheduler:
 
     def _finish(self, pieces: list[Piece], runs: list[Run], took_s: float) -> None:
         for run in runs:
-            members = pieces[run.members.start : run.members.stop]
+            members = pieces if len(runs) == 1 else pieces[run.members.start : run.members.stop]
             latencies: list[float] = []
             failures: list[FairwayError] = []
             earlier: list[float] = []
@@ -314,7 +312,7 @@ class Scheduler:
             # Counted in the next turn: the answers leave at the end of this one. Asked for now, though, it comes before what
             # the answers start.
             self._loop.call_soon(self._tell, run, members, took_s / len(runs), latencies, failures, now, earlier)
-            for piece, answer in zip(members, run.answers, strict=True):
+            for piece, answer in zip(members, run.answers):  # noqa: B905 (as long; this is a hot path)
                 final: Answer | None = answer
                 if isinstance(piece, Part):
                     job, final = piece.job, self._collect(piece, answer, run, earlier)

@@ -56,7 +56,7 @@ class Forecast:
 
     def cells(self, pieces: Sequence[Piece]) -> int:
         """What the cost of a call grows with: its rows, each padded to the longest where the bundle pads."""
-        rows = sum([piece.rows for piece in pieces])
+        rows = pieces[0].rows if len(pieces) == 1 else sum([piece.rows for piece in pieces])
         return rows if self.length is None else rows * max(self.length(piece.feed) for piece in pieces)
 
     def call_s(self, rows: int, signature: Hashable) -> float:
