@@ -334,7 +334,9 @@ async def test_the_longest_unused_makes_room_and_comes_back_when_asked_for(tmp_p
         assert states(core) == {"a:1": "READY", "b:1": "READY", "c:1": "UNAVAILABLE"}
 
 
-async def test_without_a_size_of_its_own_a_model_counts_for_what_it_takes_and_not_for_the_whole_budget(tmp_path: Path) -> None:
+async def test_without_a_size_of_its_own_a_model_counts_for_what_it_takes_and_not_for_the_whole_budget(
+    tmp_path: Path,
+) -> None:
     async with serving(*three(tmp_path), memory_mb=1000) as core:
         assert states(core) == {"a:1": "READY", "b:1": "READY", "c:1": "READY"}
 
