@@ -156,6 +156,28 @@ def test_traffic_is_exact_where_features_are_sampled(
     assert drift(watched.baseline, store.windows).sampled_share == pytest.approx(400 / 1100)
 
 
+def test_features_of_so_many_rows_a_second_are_counted_and_traffic_all(
+    observe: Callable[..., Observer], watched: Watched, digits: Digits, clock: Clock, store: Store
+) -> None:
+    one = batch(watched, digits.x_test[:100])
+    observer = observe(max_rows_per_s=200)
+
+    def second(now: float) -> None:
+        clock.now = now
+        for _ in range(5):
+            observer.served(one)
+
+    second(600.0)
+    second(600.5)  # room for 100 more
+    second(599.0)  # somebody sets the clock back: no room is won, and none is lost
+    second(620.0)  # however long it was quiet, room for 200
+    clock.now = 660.0
+    observer.tick()
+    counted = FeatureSketches.decode(store.windows[0].features, watched.baseline.features)
+    assert traffic_of(store.windows).rows == 2000
+    assert (counted.rows, counted.skipped) == (200 + 100 + 200, 1500)
+
+
 def test_a_thread_that_does_not_run_costs_no_memory_and_no_count(
     observe: Callable[..., Observer], clock: Clock, store: Store
 ) -> None:

@@ -77,6 +77,7 @@ class Observer:
         self._features: dict[tuple[str, str], tuple[Feature, ...] | None] = {}
         self._window_s = settings.window_s
         self._max_queued_bytes = settings.max_queue_mb * 1e6
+        self._max_rows_per_s = settings.max_rows_per_s
         self._clock = clock
         self._listener = listener
         self._lock = threading.Lock()  # held for microseconds, by the event loop too
@@ -148,8 +149,8 @@ class Observer:
             key = (event.model, event.version)
             window = self._open.get(key)
             if window is None:
-                window = self._open[key] = OpenWindow(*key, self._ends - self._window_s)
-            self._queued_bytes += window.handover.note(event, self._max_queued_bytes - self._queued_bytes)
+                window = self._open[key] = OpenWindow(*key, self._ends - self._window_s, self._max_rows_per_s)
+            self._queued_bytes += window.note(event, now, self._max_queued_bytes - self._queued_bytes)
 
     def _run(self) -> None:
         pause = min(_TICK_S, self._window_s / 4)

@@ -31,6 +31,9 @@ class MonitorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Values counted one by one per discrete feature; rarer and new ones are counted together.
     max_queue_mb : float
         Memory for batches waiting to be counted, in 10^6 bytes. Beyond it, features are sampled; traffic never is.
+    max_rows_per_s : int
+        Rows per second whose features are counted, of each version in each process: at tens of thousands of requests a second
+        counting all would take a share of the server's time, and tell no more. Beyond it, features are sampled likewise.
     max_pending_windows : int
         Windows kept while the registry cannot be reached. Beyond it the oldest is dropped, and counted.
     top_features : int
@@ -46,5 +49,6 @@ class MonitorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bins: Annotated[int, msgspec.Meta(ge=2, le=256)] = 20
     max_categories: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
     max_queue_mb: Annotated[float, msgspec.Meta(gt=0)] = 8.0
+    max_rows_per_s: Annotated[int, msgspec.Meta(ge=1)] = 5000
     max_pending_windows: Annotated[int, msgspec.Meta(ge=1)] = 60
     top_features: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10

@@ -85,12 +85,12 @@ class Handover:
 
 
 class OpenWindow:
-    """Traffic and feature sketches of one version since ``started_at``.
+    """Traffic and feature sketches of one version since ``started_at``; the features of ``max_rows_per_s`` at most.
 
     ``handover`` belongs to the event loop until it is swapped; ``traffic`` and ``sketches`` to the observer's thread.
     """
 
-    def __init__(self, model: str, version: str, started_at: float) -> None:
+    def __init__(self, model: str, version: str, started_at: float, max_rows_per_s: float) -> None:
         self.model = model
         self.version = version
         self.started_at = started_at
@@ -98,6 +98,18 @@ class OpenWindow:
         self.traffic = Traffic()
         self.sketches: FeatureSketches | None = None
         self.skipped = 0
+        self._pace = self._room = max_rows_per_s
+        self._refilled = started_at
+
+    def note(self, event: Served, now: float, room_bytes: float) -> int:
+        """Take note of a batch ``now``; see :meth:`Handover.note`."""
+        if self._room < self._pace:
+            self._room = min(self._pace, self._room + max(0.0, now - self._refilled) * self._pace)
+        self._refilled = now
+        held = self.handover.note(event, room_bytes if self._room > 0 else 0)
+        if held:
+            self._room -= event.rows
+        return held
 
     def swap(self) -> Handover:
         """Give what was noted so far, and start afresh."""
