@@ -84,6 +84,36 @@ def test_a_precision_that_this_cpu_lacks_is_named_as_the_bundle_is_loaded(digits
         load_engine(EngineSpec("openvino", options={"precision": name}), digits_bundle.path).close()
 
 
+def test_operators_that_a_provider_lacks_run_on_the_cpu(digits_bundle: Bundle, digits: Digits, tmp_path: Path) -> None:
+    other = on(digits_bundle, tmp_path / "other", EngineSpec(options={"providers": ["AzureExecutionProvider"]}))
+    with Model(digits_bundle) as first, Model(other) as second:
+        answers = [model.infer({"x": digits.x_test})["probabilities"] for model in (first, second)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_provider_that_is_not_installed_is_named_as_the_bundle_is_loaded(digits_bundle: Bundle) -> None:
+    said = r"TensorrtExecutionProvider, which is not installed here .*AzureExecutionProvider.*onnxruntime-gpu"
+    with pytest.raises(UnsupportedMachine, match=said):
+        load_engine(EngineSpec(options={"providers": ["TensorrtExecutionProvider"]}), digits_bundle.path)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_finds_no_device_is_not_left_out_without_a_word(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(UnsupportedMachine, match="found no device, or lacks a library, for CUDAExecutionProvider"):
+        load_engine(EngineSpec(options={"providers": ["CUDAExecutionProvider"]}), digits_bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("options", "accelerated"),
+    [({}, False), ({"providers": ["OpenVINOExecutionProvider"]}, False), ({"providers": ["CUDAExecutionProvider"]}, True)],
+)
+def test_a_provider_with_a_device_of_its_own_is_an_accelerator(options: dict[str, Any], accelerated: bool) -> None:
+    assert EngineSpec(options=options).accelerated is accelerated
+
+
 def test_numbers_that_openvino_would_cut_off_are_refused(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 

@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import fairway
 from fairway.bundle.format import read_bundle
 from fairway.bundle.signing import verify_signature
-from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig, InvalidData, InvalidSignature
+from fairway.core.errors import (
+    FairwayError,
+    InvalidBundle,
+    InvalidConfig,
+    InvalidData,
+    InvalidSignature,
+    UnsupportedMachine,
+)
 from fairway.core.manifest import ModelRef
 from fairway.evaluation.scaling import apply_temperature
 from fairway.loop.pack import pack, report_of
@@ -21,6 +28,7 @@ from fairway.loop.register import register
 from fairway.model import Model
 from fairway.sources.tables import make_table
 from tests.conftest import Digits
+from tests.projects import edit
 
 
 @pytest.fixture
@@ -165,3 +173,18 @@ def test_no_temperature_is_fitted_where_nothing_bounds_it(
 def test_nothing_is_fitted_on_the_test_set(released: Path) -> None:
     with pytest.raises(InvalidConfig, match="is the test set"):
         pack("digits:2", calibrate="test.parquet")
+
+
+def test_a_bundle_for_an_accelerator_is_packed_without_one_and_says_what_it_lacks_where_it_is_loaded(folder: Path) -> None:
+    edit(folder, 'source = "good.onnx"', 'source = "good.onnx"\noptions = { providers = ["CUDAExecutionProvider"] }')
+    packed = read_bundle(pack(out="digits.fairway").path)
+    assert packed.manifest.engine.options == {"providers": ["CUDAExecutionProvider"]}
+    assert packed.manifest.engine.accelerated
+    with pytest.raises(UnsupportedMachine, match="install onnxruntime-gpu"):
+        Model(packed)
+
+
+def test_providers_are_a_list(folder: Path) -> None:
+    edit(folder, 'source = "good.onnx"', 'source = "good.onnx"\noptions = { providers = "CUDAExecutionProvider" }')
+    with pytest.raises(InvalidConfig, match="providers is a list of names"):
+        pack(out="digits.fairway")

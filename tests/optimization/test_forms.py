@@ -56,3 +56,20 @@ def test_a_recipe_in_a_manifest_is_found_again_though_other_rows_calibrated_and_
 def test_a_recipe_of_other_passes_is_not_found(forms: Forms) -> None:
     assert forms.matching([PassRecord("no-such-pass")]) is None
     assert forms.matching([]) is None
+
+
+def test_providers_are_tried_where_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs() -> set[object]:
+        return {name for point in Forms(EVERY, SAMPLE).space.points() for name in (point["operators"], point.get("engine"))}
+
+    assert not {"cuda", "tensorrt"} & runs()
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert {"cuda", "tensorrt"} & runs() == {"cuda"}
+    forms = Forms(EVERY, SAMPLE)
+    assert forms.point("cuda") == {"operators": "given", "weights": "float", "engine": "cuda"}
+    assert [stage.name for stage in forms.recipe(forms.point("cuda")).stages] == ["cuda"]
+
+
+def test_a_provider_that_is_named_and_not_there_is_tried_and_says_so() -> None:
+    forms = Forms(OptimizationSettings(candidates=("cuda",)), SAMPLE)
+    assert [stage.name for stage in forms.recipe(forms.point("cuda")).stages] == ["cuda"]

@@ -17,6 +17,7 @@ from tests.optimization.trained_text import LIBRARIES, Trained, trained
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch
 
+OTHER_MACHINES = ("openvino-bf16", "cuda", "tensorrt")
 AGREES = {"fewer-tokens": 0.90, "fewer-tokens-int8": 0.90, "int4-weights": 0.90}
 """Rows with the original's class, at least; 0.97 for the others."""
 
@@ -36,7 +37,7 @@ def test_it_has_learned_something(model: Trained) -> None:
     assert right.mean() > 1.8 / len(LIBRARIES)
 
 
-@pytest.mark.parametrize("name", [name for name in MORE if name != "openvino-bf16"])
+@pytest.mark.parametrize("name", [name for name in MORE if name not in OTHER_MACHINES])
 def test_every_recipe_keeps_what_was_learned(name: str, model: Trained, tmp_path: Path) -> None:
     made, _ = apply_recipe(model.graph, stages(name), model.sample, tmp_path)
     before, after = (answer(graph, model.feed).argmax(axis=1) for graph in (model.graph, made))

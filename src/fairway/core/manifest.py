@@ -56,6 +56,12 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return min(rows, largest)
 
 
+_ON_CPU = frozenset(
+    f"{name}ExecutionProvider" for name in ("ACL", "ArmNN", "Azure", "CPU", "Dnnl", "OpenVINO", "Vitis", "Xnnpack")
+)
+"""ONNX Runtime's providers that compute on the CPU, or for all that is known may."""
+
+
 class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which engine runs which file, and its tuning.
 
@@ -78,7 +84,8 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     @property
     def accelerated(self) -> bool:
         """Whether it computes on a device of its own, which one process keeps busy, rather than on the CPU."""
-        return bool(self.options.get("device", "cpu") != "cpu")
+        providers = self.options.get("providers", ())
+        return bool(self.options.get("device", "cpu") != "cpu") or any(each not in _ON_CPU for each in providers)
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,14 +1,15 @@
-"""ONNX Runtime on CPU."""
+"""ONNX Runtime, on the CPU or on what its providers compute on."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fairway.core.errors import InvalidBundle, InvalidRequest
+from fairway.core.errors import InvalidBundle, InvalidRequest, UnsupportedMachine
 from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
 
 _DATATYPES = {
@@ -31,10 +32,13 @@ _GRAPH, _WEIGHTS = "graph.onnx", "weights.bin"
 _WORTH_BYTES = 16 * 2**20
 """Smaller graphs load in tens of milliseconds anyway."""
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16
+_OF_GPU_PACKAGE = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+_SET = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""By provider: what keeps FP32 what it says, as on the CPU."""
 
 
 class OnnxRuntimeEngine:
-    """An ONNX graph on ONNX Runtime's CPU provider.
+    """An ONNX graph on ONNX Runtime.
 
     Parameters
     ----------
@@ -44,21 +48,42 @@ class OnnxRuntimeEngine:
         Threads within one call; 0 lets ONNX Runtime take every core.
     optimize : bool, default True
         Let ONNX Runtime rewrite the graph as it loads; without, nodes run as they were exported.
+    providers : sequence of str, default ()
+        ONNX Runtime's providers, such as ``CUDAExecutionProvider``, in the order in which they are offered each operator; what
+        none of them can run, the CPU runs.
     cache : Path, optional
         A directory for the rewritten graph and its weights, packed for this CPU's kernels: written there if it is empty, else
         mapped from there, so that processes share their pages. It must be nobody else's.
+
+    Raises
+    ------
+    InvalidBundle
+        If the file cannot be loaded.
+    UnsupportedMachine
+        If a provider is not there, or finds no device: ONNX Runtime would leave it out without a word.
     """
 
+    options: ClassVar[tuple[str, ...]] = ("providers",)
     caches: ClassVar[bool] = True
     runtime: ClassVar[str] = "onnxruntime"
 
     @staticmethod
-    def worth_caching(size_bytes: int) -> bool:
-        """Whether a bundle is large enough."""
-        return size_bytes >= _WORTH_BYTES
+    def worth_caching(size_bytes: int, *, providers: Sequence[str] = ()) -> bool:
+        """Whether a bundle is large enough, and its graph one that can be kept: providers' own parts cannot."""
+        return size_bytes >= _WORTH_BYTES and not providers
 
-    def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        optimize: bool = True,
+        providers: Sequence[str] = (),
+        cache: Path | None = None,
+    ) -> None:
         import onnxruntime as ort
+
+        _check_providers(providers, ort.get_available_providers())
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -69,9 +94,17 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3  # its warnings are not the user's
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                source, options, providers=[*((name, _SET.get(name, {})) for name in providers), "CPUExecutionProvider"]
+            )
         except Exception as error:
             raise InvalidBundle(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        self._session.disable_fallback()
+        if left_out := [name for name in providers if name not in self._session.get_providers()]:
+            raise UnsupportedMachine(
+                f"ONNX Runtime found no device, or lacks a library, for {left_out[0]}; its log says which. Install what it needs, "
+                "or serve this bundle on another machine"
+            )
         # What InferenceSession.run calls once it has looked for missing inputs, as the server has: a quarter of a small call.
         self._run = getattr(self._session, "_sess", self._session).run
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
@@ -105,6 +138,18 @@ class OnnxRuntimeEngine:
         """Run a graph with BF16, which ONNX Runtime neither takes nor gives as NumPy arrays."""
         values = {name: _value(array) for name, array in feed.items()}
         return [_array(value) for value in self._session.run_with_ort_values(names, values)]
+
+
+def _check_providers(wanted: Sequence[str], available: Sequence[str]) -> None:
+    if isinstance(wanted, str):
+        raise InvalidBundle(f"the option providers is {wanted!r}; it is a list of names")
+    for name in wanted:
+        if name not in available:
+            package = "onnxruntime-gpu" if name in _OF_GPU_PACKAGE else "a build of ONNX Runtime that has it"
+            raise UnsupportedMachine(
+                f"this bundle runs on ONNX Runtime's {name}, which is not installed here (there is {', '.join(available)}); "
+                f"install {package} in place of onnxruntime, or serve the bundle on another machine"
+            )
 
 
 def _cached(ort: Any, options: Any, path: Path, cache: Path) -> Path:

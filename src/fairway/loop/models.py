@@ -86,7 +86,7 @@ def source_bundle(project: Project, progress: Progress = SILENT) -> Bundle:
     }
     if project.model.engine == "torch":
         return _on_torch(project, target, given)
-    return convert(project.model.source, destination=target, **given)
+    return convert(project.model.source, destination=target, options=project.model.options, **given)
 
 
 def _on_torch(project: Project, target: Path, given: dict[str, Any]) -> Bundle:

@@ -12,7 +12,7 @@ import numpy as np
 from fairway.core.manifest import PassRecord
 from fairway.optimization.passes.base import Parameter
 from fairway.optimization.recipes import Recipe, Stage, recipes
-from fairway.optimization.registry import missing_extras, passes
+from fairway.optimization.registry import passes, runs_here
 from fairway.optimization.search.space import Axis, Choice, Point, Space, Value
 from fairway.optimization.settings import CANDIDATES, MORE, OptimizationSettings
 
@@ -60,7 +60,13 @@ class Forms:
         """Every form whose passes are installed."""
         searched = self._axes(())
         points = {_content(self._stages(point)) for point in Space(searched).points()}
-        return Space(self._axes(name for name, recipe in self._named.items() if _content(recipe.stages) not in points))
+        return Space(
+            self._axes(
+                name
+                for name, recipe in self._named.items()
+                if _content(recipe.stages) not in points and not any(_lacks_device(stage) for stage in recipe.stages)
+            )
+        )
 
     def point(self, name: str) -> Point:
         """The point that a recipe's name stands for."""
@@ -111,7 +117,14 @@ class Forms:
     def _axes(self, more: Iterable[str]) -> tuple[Axis, ...]:
         plain: Condition = {**_PORTABLE, "weights": ("float",)}
         nncf: Condition = {**_PORTABLE, "weights": ("int8-nncf",)}
-        others = _installed([Choice("openvino", plain), Choice("openvino-bf16", plain), Choice("openvino-int8", nncf)])
+        accelerated = {**plain, "operators": ("given",)}  # ONNX Runtime itself fuses what the accelerator has
+        others = _installed(
+            [
+                *(Choice(name, plain) for name in ("openvino", "openvino-bf16")),
+                Choice("openvino-int8", nncf),
+                *(Choice(name, accelerated) for name in ("cuda", "tensorrt")),
+            ]
+        )
         alone = ("fp16-weights", "int4-weights")
         engines = (
             Choice("onnxruntime", {**_GIVEN, "weights": alone}),
@@ -120,7 +133,7 @@ class Forms:
             *others,
         )
         # What is given, with its weights, on its engine: that is the original.
-        as_float = ("standard", "transformer", *(["given"] if any(c.when == plain for c in others) else []))
+        as_float = ("standard", "transformer", *(["given"] if any(c.when["weights"] == ("float",) for c in others) else []))
         weights = (
             Choice("float", {"operators": as_float}),
             *(Choice(name, {"operators": ("standard", "transformer")}) for name in _PRODUCTS),
@@ -214,7 +227,12 @@ def grid(parameter: Parameter) -> tuple[Value, ...]:
 
 def _installed(choices: Iterable[Choice]) -> tuple[Choice, ...]:
     known = passes()
-    return tuple(c for c in choices if c.value not in known or not missing_extras(known[str(c.value)]))
+    return tuple(c for c in choices if c.value not in known or runs_here(known[str(c.value)]))
+
+
+def _lacks_device(stage: Stage) -> bool:
+    described = passes()[stage.name]
+    return bool(described.needs.provider) and not runs_here(described)
 
 
 def _content(stages: Sequence[Stage]) -> bytes:

@@ -44,6 +44,8 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
     known = {
         "fp16-weights": (Stage("fp16-weights"),),
         "fused": (*fused, Stage("graph", {"level": settings.level})),
+        "cuda": (Stage("cuda"),),
+        "tensorrt": (Stage("tensorrt"),),
         "openvino": (Stage("openvino"),),
         "openvino-bf16": (Stage("openvino-bf16"),),
         "fused-int8-dynamic": (*fused, Stage("int8-dynamic", weights)),

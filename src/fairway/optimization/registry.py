@@ -32,6 +32,17 @@ def passes() -> Mapping[str, Pass]:
     return MappingProxyType(found)
 
 
+def runs_here(described: Pass) -> bool:
+    """Whether all that a pass needs is installed."""
+    if missing_extras(described):
+        return False
+    if not described.needs.provider:
+        return True
+    import onnxruntime
+
+    return described.needs.provider in onnxruntime.get_available_providers()
+
+
 def missing_extras(described: Pass) -> tuple[str, ...]:
     """The extras that a pass needs and that are not installed."""
     return tuple(e for e in described.needs.extras if any(find_spec(m) is None for m in MODULES.get(e, ())))

@@ -16,7 +16,7 @@ CANDIDATES = ("graph", "int8-dynamic", "int8-static", "int8-percentile")
 MORE = (
     "fp16-weights", "fused", "openvino", "openvino-bf16", "fused-int8-dynamic", "fused-int8-smooth", "fused-int8-mixed",
     "openvino-int8", "fused-openvino-int8", "fewer-tokens", "fewer-tokens-int8", "fewer-tokens-openvino-int8", "pruned",
-    "pruned-int8", "int4-weights",
+    "pruned-int8", "int4-weights", "cuda", "tensorrt",
 )  # fmt: skip
 """What else can be tried: for transformers, for other engines, for size."""
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import msgspec
 
@@ -131,12 +132,35 @@ class Process:
             return f"killed by signal {-code} ({signal.Signals(-code).name})"
         return f"exit code {code}"
 
+    @property
+    def said(self) -> str:
+        """What it said last before it was ready: its log line's message, or whatever it is."""
+        try:
+            line = msgspec.json.decode(self.last_line, type=_LogLine)
+        except msgspec.MsgspecError:
+            return self.last_line
+        return ": ".join(part for part in (line.message, line.reason or line.error.get("message", "")) if part)
+
+    def reason(self) -> str:
+        """Why it ended, as far as it said."""
+        return self.failed.message if self.failed is not None else "" if self.serving else self.said
+
+    def about(self, **more: Any) -> dict[str, Any]:
+        """What a log line says of it."""
+        return {"worker": self.slot, "worker_pid": self.pid, **more}
+
     def close(self) -> None:
         """Free its descriptors, once it has ended."""
         self.channel.close()
         if self.stderr is not None:
             os.close(self.stderr)
             self.stderr = None
+
+
+class _LogLine(msgspec.Struct):
+    message: str
+    reason: str = ""
+    error: dict[str, Any] = {}
 
 
 def python(module: str) -> list[str]:

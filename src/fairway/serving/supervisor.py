@@ -16,8 +16,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Any
 
 import msgspec
 
@@ -31,6 +29,7 @@ from fairway.serving.logs import QueuedLines
 from fairway.serving.processes import Process
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_metrics import Counts, Ledger
+from fairway.serving.signals import has_terminal, received
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._stderr = _stderr()
         self._lock = os.memfd_create("fairway-log-lock")
-        self._terminal = _has_terminal()
+        self._terminal = has_terminal()
 
     def run(self) -> None:
         """Serve until told to end.
@@ -131,7 +130,7 @@ class Supervisor:
         FairwayError
             What kept the workers from becoming ready.
         """
-        with self._signals():
+        with received(self._selector, _SIGNALS, self._signalled):
             _share_log(self._lock)
             try:
                 for number in range(self._count or 1):
@@ -187,11 +186,11 @@ class Supervisor:
             self._deafen()
         for process in self._processes.values():
             if process.kill_at is not None and now >= process.kill_at:
-                log.error("worker_killed", extra=_about(process, reason="it did not end in time"))
+                log.error("worker_killed", extra=process.about(reason="it did not end in time"))
                 process.kill_at = None
                 process.kill()
             elif now - process.heard_at > self._patience_s(process) and process.kill_at is None:
-                log.error("worker_stuck", extra=_about(process, silent_s=round(now - process.heard_at, 1)))
+                log.error("worker_stuck", extra=process.about(silent_s=round(now - process.heard_at, 1)))
                 process.kill_at = now + _KILL_AFTER_S  # said once
                 process.kill()
         for scrape in [scrape for scrape in self._scrapes if not scrape.missing or now >= scrape.ends]:
@@ -234,7 +233,7 @@ class Supervisor:
         self._selector.register(process.channel.end, selectors.EVENT_READ, lambda: self._listen(process))
         if process.stderr is not None:
             self._selector.register(process.stderr, selectors.EVENT_READ, lambda: self._relay(process))
-        log.info("worker_started", extra=_about(process))
+        log.info("worker_started", extra=process.about())
         return process
 
     def _start_again(self, slot: Slot) -> Process | None:
@@ -258,7 +257,7 @@ class Supervisor:
             for message in process.receive():
                 self._heard(process, message)
         except msgspec.MsgspecError as error:  # it runs another version of this program
-            log.error("worker_not_understood", extra=_about(process, reason=str(error)))
+            log.error("worker_not_understood", extra=process.about(reason=str(error)))
             process.kill()
         if process.channel.closed:
             with contextlib.suppress(KeyError):
@@ -341,12 +340,12 @@ class Supervisor:
         self._relay(process)
         self._forget(process)
         if process.leaving or self._stopping:
-            log.info("worker_ended", extra=_about(process, how=process.how()))
+            log.info("worker_ended", extra=process.about(how=process.how()))
         slot = self._slots[process.slot]
         if slot.successor is process:
             slot.successor = None
             self._rolling.clear()
-            log.error("worker_not_replaced", extra=_about(process, how=process.how(), reason=_reason(process)))
+            log.error("worker_not_replaced", extra=process.about(how=process.how(), reason=process.reason()))
         elif slot.current is process:
             slot.current = None
             if not self._stopping:
@@ -370,11 +369,11 @@ class Supervisor:
 
     def _died(self, slot: Slot, process: Process) -> None:
         wait_s = slot.restarts.died(time.monotonic() - process.served_at if process.served_at else 0.0)
-        log.error("worker_died", extra=_about(process, how=process.how(), reason=_reason(process), restart_in_s=wait_s))
+        log.error("worker_died", extra=process.about(how=process.how(), reason=process.reason(), restart_in_s=wait_s))
         if not self._ready and process.failed is not None:
             self._give_up(error_of(process.failed.code, process.failed.message))
         elif not self._ready and slot.restarts.failures >= workers.CRASHES:
-            last = _said(process.last_line) or "nothing"
+            last = process.said or "nothing"
             self._give_up(
                 WorkerFailed(
                     f"a worker ended {workers.CRASHES} times before it could answer ({process.how()}); the last it said: {last}"
@@ -455,7 +454,7 @@ class Supervisor:
     # -- signals
 
     def _signalled(self, number: int) -> None:
-        if number == signal.SIGHUP and self._terminal and not _has_terminal():
+        if number == signal.SIGHUP and self._terminal and not has_terminal():
             number = signal.SIGTERM  # not a request: the terminal was closed
         if number == signal.SIGTERM:
             self._stop(self._settings.stop_delay_s)
@@ -464,54 +463,6 @@ class Supervisor:
         elif number == signal.SIGHUP and not self._stopping:
             log.info("workers_replacing", extra={"workers": len(self._slots)})
             self._rolling = list(self._slots)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Any:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-
-        def came() -> None:
-            for number in ours.recv(4096):
-                self._signalled(number)
-
-        def ignore(_: int, __: FrameType | None) -> None:
-            """The wake-up descriptor is told."""
-
-        self._selector.register(ours, selectors.EVENT_READ, came)
-        before = {number: signal.signal(number, ignore) for number in _SIGNALS}
-        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            ours.close()
-            theirs.close()
-
-
-def _about(process: Process, **more: Any) -> dict[str, Any]:
-    return {"worker": process.slot, "worker_pid": process.pid, **more}
-
-
-def _reason(process: Process) -> str:
-    return process.failed.message if process.failed is not None else "" if process.serving else _said(process.last_line)
-
-
-def _said(last_line: str) -> str:
-    """A log line's message, or whatever it is."""
-    try:
-        said = msgspec.json.decode(last_line, type=_LogLine)
-    except msgspec.MsgspecError:
-        return last_line
-    return ": ".join(part for part in (said.message, said.reason or said.error.get("message", "")) if part)
-
-
-class _LogLine(msgspec.Struct):
-    message: str
-    reason: str = ""
-    error: dict[str, Any] = {}
 
 
 def _stderr() -> int:
@@ -533,11 +484,3 @@ def _relay(text: str) -> None:
             handler.line(text)
             return
     print(text, file=sys.stderr)  # noqa: T201
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""One of a server's workers: a :class:`~fairway.serving.app.Service` that another process started, watches and ends."""
+"""One of a server's workers: a :class:`~fairway.serving.service.Service` that another process started, watches and ends."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import uvloop
 
 from fairway.core.errors import FairwayError, ServerUnavailable
 from fairway.serving import channel
-from fairway.serving.app import Service
 from fairway.serving.channel import Lines, Start
 from fairway.serving.footprint import settle
+from fairway.serving.service import Service
 from fairway.serving.shared_metrics import Counts, counts_of
 from fairway.serving.shared_statistics import counts_of_version
 from fairway.serving.statistics import statistics_of

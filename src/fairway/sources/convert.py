@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast, get_args
@@ -51,6 +51,7 @@ def convert(
     labels: Sequence[str] = (),
     trust: bool = False,
     root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Convert a checkpoint or a live model into a bundle that gives the same answers.
 
@@ -78,6 +79,8 @@ def convert(
         Let the checkpoint run code that it carries.
     root : Path, optional
         What paths and modules are relative to; by default the working directory.
+    options : mapping, optional
+        Of the engine that is to serve the bundle, as in ``[model]``. The check runs without them, on the CPU.
 
     Raises
     ------
@@ -100,7 +103,11 @@ def convert(
     with tempfile.TemporaryDirectory(prefix="fairway-") as work:
         context = Context(cast(Task, task), reference, label or None, chosen, tuple(labels), Path(work))
         candidate, rows, agreement = _first_that_agrees(opened, context, name)
-        manifest = msgspec.structs.replace(_manifest(candidate, name, task), lineage=_lineage(opened, reference, base))
+        manifest = msgspec.structs.replace(
+            _manifest(candidate, name, task),
+            engine=msgspec.structs.replace(candidate.engine, options={**candidate.engine.options, **(options or {})}),
+            lineage=_lineage(opened, reference, base),
+        )
         samples = rows.part(slice(0, None, math.ceil(rows.count / SAMPLE_ROWS)))  # spread over the data
         return write_bundle(
             Path(destination),

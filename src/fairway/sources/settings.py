@@ -44,7 +44,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         program; on a GPU, say. It is compared with its ONNX graph on the CPU, in FP32.
     options : dict
         Of the torch engine: ``device`` (``cpu``, ``cuda``), ``mode`` (``eager``, ``compiled``, ``aot``), ``precision``
-        (``fp32``, ``bf16``, ``fp16``), and how several processes share it.
+        (``fp32``, ``bf16``, ``fp16``), and how several processes share it. Of ONNX Runtime: ``providers``, such as
+        ``["CUDAExecutionProvider"]``, which are offered each operator in turn; what they lack runs on the CPU.
     """
 
     name: str
@@ -53,12 +54,16 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust: bool = False
     labels: tuple[str, ...] = ()
     engine: Literal["onnxruntime", "torch"] = "onnxruntime"
-    options: dict[str, str | int | float] = {}
+    options: dict[str, str | int | float | list[str]] = {}
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for options that nothing reads."""
-        if self.options and self.engine != "torch":
-            raise ValueError('options are those of the torch engine; set engine = "torch", or leave them out')
+        if self.engine == "torch":
+            return
+        if others := sorted(self.options.keys() - {"providers"}):
+            raise ValueError(f'options.{others[0]} is no option of ONNX Runtime; leave it out, or set engine = "torch"')
+        if not isinstance(self.options.get("providers", []), list):
+            raise ValueError('options.providers is a list of names, such as ["CUDAExecutionProvider"]')
 
 
 class ImageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -93,6 +93,8 @@ class Needs(msgspec.Struct, frozen=True):
         The module that the graph was exported from.
     libraries : tuple of str
         Packages whose version decides what is made.
+    provider : str
+        Of ONNX Runtime, beside the CPU's.
     """
 
     extras: tuple[str, ...] = ("optimize",)
@@ -100,6 +102,7 @@ class Needs(msgspec.Struct, frozen=True):
     labels: bool = False
     torch: bool = False
     libraries: tuple[str, ...] = ("onnx", "onnxruntime")
+    provider: str = ""
 
 
 class Apply(Protocol):
