@@ -147,7 +147,7 @@ def test_compiled_graphs_are_kept_where_they_are_asked_for(
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (EngineSpec("onnxruntime", options={"providers": ["Foreign"]}), "the option 'providers'; it knows: none"),
+        (EngineSpec("onnxruntime", options={"kernels": ["Foreign"]}), "the option 'kernels'; it knows: providers"),
         (EngineSpec("openvino", options={"cache": "/"}), "the option 'cache'; it knows: precision"),
         (EngineSpec("openvino", options={"precision": "int1"}), "computes in fp32, bf16, fp16"),
         (EngineSpec("abacus"), "engine 'abacus'; installed here: onnxruntime, openvino"),

@@ -175,13 +175,19 @@ def test_nothing_is_fitted_on_the_test_set(released: Path) -> None:
         pack("digits:2", calibrate="test.parquet")
 
 
-def test_a_bundle_for_an_accelerator_is_packed_without_one_and_says_what_it_lacks_where_it_is_loaded(folder: Path) -> None:
-    edit(folder, 'source = "good.onnx"', 'source = "good.onnx"\noptions = { providers = ["CUDAExecutionProvider"] }')
+def test_a_bundle_is_evaluated_and_served_on_the_providers_that_it_names(folder: Path) -> None:
+    edit(folder, 'source = "good.onnx"', 'source = "good.onnx"\noptions = { providers = ["AzureExecutionProvider"] }')
     packed = read_bundle(pack(out="digits.fairway").path)
-    assert packed.manifest.engine.options == {"providers": ["CUDAExecutionProvider"]}
-    assert packed.manifest.engine.accelerated
+    assert packed.manifest.engine.options == {"providers": ["AzureExecutionProvider"]}
+    with Model(packed) as model:
+        assert model.inputs
+
+
+def test_a_bundle_for_a_device_is_not_packed_without_it_for_nobody_could_evaluate_it(folder: Path) -> None:
+    edit(folder, 'source = "good.onnx"', 'source = "good.onnx"\noptions = { providers = ["CUDAExecutionProvider"] }')
     with pytest.raises(UnsupportedMachine, match="install onnxruntime-gpu"):
-        Model(packed)
+        pack(out="digits.fairway")
+    assert not (folder / "digits.fairway").exists()
 
 
 def test_providers_are_a_list(folder: Path) -> None:
