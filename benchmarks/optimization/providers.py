@@ -57,7 +57,9 @@ def main() -> None:
 def _run(python: str, graph: Path, rows: Path) -> Any:
     source = str(Path(fairway.__file__).parents[1])
     command = [python, str(PEERS / "providers_app.py"), str(graph), str(rows), PROVIDER]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": source})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": source}
+    )
     if done.returncode:
         sys.exit(f"the split did not run: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -61,5 +61,5 @@ def test_a_source_that_torch_does_not_know_says_so(project: Path) -> None:
 
 def test_options_without_the_engine_are_refused(project: Path) -> None:
     edit(project, 'engine = "torch"\n', "")
-    with pytest.raises(InvalidConfig, match="options.precision is no option of ONNX Runtime"):
+    with pytest.raises(InvalidConfig, match=r"options\.precision is no option of ONNX Runtime"):
         fairway.Project.find(project)

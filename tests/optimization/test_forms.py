@@ -60,10 +60,14 @@ def test_a_recipe_of_other_passes_is_not_found(forms: Forms) -> None:
 
 def test_providers_are_tried_where_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def runs() -> set[object]:
-        return {name for point in Forms(EVERY, SAMPLE).space.points() for name in (point["operators"], point.get("engine"))}
+        return {
+            name for point in Forms(EVERY, SAMPLE).space.points() for name in (point["operators"], point.get("engine"))
+        }
 
     assert not {"cuda", "tensorrt"} & runs()
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
     assert {"cuda", "tensorrt"} & runs() == {"cuda"}
     forms = Forms(EVERY, SAMPLE)
     assert forms.point("cuda") == {"operators": "given", "weights": "float", "engine": "cuda"}

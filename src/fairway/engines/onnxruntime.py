@@ -102,8 +102,8 @@ class OnnxRuntimeEngine:
         self._session.disable_fallback()
         if left_out := [name for name in providers if name not in self._session.get_providers()]:
             raise UnsupportedMachine(
-                f"ONNX Runtime found no device, or lacks a library, for {left_out[0]}; its log says which. Install what it needs, "
-                "or serve this bundle on another machine"
+                f"ONNX Runtime found no device, or lacks a library, for {left_out[0]}; its log says which. Install what it "
+                "needs, or serve this bundle on another machine"
             )
         # What InferenceSession.run calls once it has looked for missing inputs, as the server has: a quarter of a small call.
         self._run = getattr(self._session, "_sess", self._session).run

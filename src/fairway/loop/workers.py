@@ -44,12 +44,13 @@ def work(start: Start) -> int:
     from fairway.loop.serve import plan_of
     from fairway.serving import app
     from fairway.serving.logs import configure_logging
+    from fairway.serving.service import Service
     from fairway.serving.worker import run_worker, sockets_of
 
     configure_logging(lock=start.lock)
     spec = msgspec.json.decode(start.spec, type=Spec)
 
-    def make_service(plans: ExitStack) -> app.Service:
+    def make_service(plans: ExitStack) -> Service:
         project = Project.find(spec.project if spec.project is None else Path(spec.project))
         overrides = {**spec.overrides, "workers": start.workers}
         plan = plans.enter_context(plan_of(spec.models, project, overrides))

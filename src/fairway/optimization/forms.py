@@ -133,7 +133,11 @@ class Forms:
             *others,
         )
         # What is given, with its weights, on its engine: that is the original.
-        as_float = ("standard", "transformer", *(["given"] if any(c.when["weights"] == ("float",) for c in others) else []))
+        as_float = (
+            "standard",
+            "transformer",
+            *(["given"] if any(c.when["weights"] == ("float",) for c in others) else []),
+        )
         weights = (
             Choice("float", {"operators": as_float}),
             *(Choice(name, {"operators": ("standard", "transformer")}) for name in _PRODUCTS),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from fairway.core.manifest import EngineSpec
+if TYPE_CHECKING:
+    from fairway.core.manifest import EngineSpec  # needs NumPy, which the process that watches workers does without
 
 
 class ModelServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -180,6 +181,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
         Examples
         --------
+        >>> from fairway.core.manifest import EngineSpec
         >>> settings = ServeSettings(max_queue_rows=9, models={"digits": ModelServeSettings(max_batch=2)})
         >>> settings.of("digits", EngineSpec()).max_batch, settings.of("digits", EngineSpec()).max_queue_rows
         (2, 9)
