@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from fairway.bundle.format import SIGNATURE, read_bundle
 from fairway.core.errors import InvalidBundle, ModelNotFound, RegistryUnavailable
 from fairway.model import Model
+from fairway.registry.cache import still_used
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
 from tests.killing import fork_server, kill_in_the_middle
@@ -132,3 +135,24 @@ def test_a_fetch_killed_anywhere_leaves_no_half_copy_and_does_not_block_the_next
         shutil.rmtree(final)
         registry.fetch(version, cache)
         assert list(cache.glob(".*.partial")) == []  # the next writer clears up after a killed one
+
+
+def test_the_longest_unused_leave_a_full_cache_and_what_is_in_use_stays(
+    tmp_path: Path, make_bundle: MakeBundle, cache: Path
+) -> None:
+    bundles = [make_bundle(number) for number in range(5)]
+    with Registry.open(RegistrySettings(cache_mb=2.5 * bundles[0].size_bytes / 1e6), root=tmp_path) as registry:
+        versions = [registry.register(bundle) for bundle in bundles]
+
+        def fetched(number: int, days_ago: float = 0.0) -> Path:
+            path = registry.fetch(versions[number], cache).path
+            os.utime(path, times=(time.time() - days_ago * 86_400,) * 2)
+            return path
+
+        oldest, older, in_use = fetched(0, days_ago=3), fetched(1, days_ago=2), fetched(2, days_ago=9)
+        still_used(in_use)
+        newest = fetched(3)
+        assert [path.exists() for path in (oldest, older, in_use, newest)] == [False, False, True, True]
+        assert fetched(4).exists()  # none of those there is unused for a day, so the cache is too large for a while
+        assert [path.exists() for path in (in_use, newest)] == [True, True]
+        registry.fetch(versions[0], cache).verify()

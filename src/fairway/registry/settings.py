@@ -19,12 +19,16 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blobs : str
         Where bundle files are kept: a folder, or any fsspec URL such as ``s3://bucket/prefix``. Empty: ``.fairway/blobs``.
         Every machine that serves from this registry must reach it.
+    cache_mb : float
+        What fetched bundles may take on this machine, in 10^6 bytes (``.fairway/cache``; those that are used stay, the longest
+        unused go first); 0 is no limit.
     lock_timeout_s : float
         How long to wait for another process that is writing to the database, in seconds.
     """
 
     url: str = ""
     blobs: str = ""
+    cache_mb: Annotated[float, msgspec.Meta(ge=0)] = 20_000.0
     lock_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
 
     def at(self, root: Path) -> RegistrySettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,10 +32,13 @@ class Registry:
     the blob store cannot be used, with what to do about it.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, clock: Callable[[], float], *, cache_bytes: float = math.inf
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._clock = clock
+        self._cache_bytes = cache_bytes
 
     @classmethod
     def open(
@@ -70,7 +74,7 @@ class Registry:
         database = Database(placed.url, placed.lock_timeout_s)
         try:
             prepare(database, create=create)
-            return cls(database, open_blobs(placed.blobs), clock)
+            return cls(database, open_blobs(placed.blobs), clock, cache_bytes=placed.cache_mb * 1e6 or math.inf)
         except BaseException:
             database.close()
             raise
@@ -159,7 +163,7 @@ class Registry:
         if found.signed:
             with self._database.read() as connection:
                 signature = catalog.signature_of(connection, found)
-        return fetch_bundle(found, signature, self._blobs, cache_dir)
+        return fetch_bundle(found, signature, self._blobs, cache_dir, limit_bytes=self._cache_bytes)
 
     def aliases(self, model: str) -> dict[str, int]:
         """A model's aliases and the version numbers they point at, sorted; empty if there are none."""

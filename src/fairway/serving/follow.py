@@ -18,6 +18,7 @@ import msgspec
 from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError, ModelNotFound
 from fairway.core.manifest import ModelRef
+from fairway.registry.cache import still_used
 from fairway.registry.records import CHAMPION, Release, Replica, Version
 from fairway.serving.models import Models
 from fairway.serving.prefetch import Prefetch, announced
@@ -301,10 +302,17 @@ class Follower:
         return opened
 
     async def _beat(self) -> None:
-        models = tuple(sorted(f"{served.name}:{served.version}" for served in self._models.live()))
+        live = self._models.live()
+        models = tuple(sorted(f"{served.name}:{served.version}" for served in live))
         replica = Replica(self._id, self._url, models, time.time())
         self._beat_at = time.monotonic() + HEARTBEAT_S
-        await self._off_loop(lambda: self._registry.heartbeat(replica))
+
+        def beat() -> None:
+            for served in live:
+                still_used(served.model.bundle.path)
+            self._registry.heartbeat(replica)
+
+        await self._off_loop(beat)
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
