@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import SIGNATURE, read_bundle
+from fairway.bundle.staging import still_used
 from fairway.core.errors import InvalidBundle, ModelNotFound, RegistryUnavailable
 from fairway.model import Model
-from fairway.registry.cache import still_used
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
 from tests.killing import fork_server, kill_in_the_middle

@@ -182,7 +182,18 @@ def test_the_servers_imports_are_light(bundles: tuple[Bundle, ...]) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     loaded = set(done.stdout.split())
-    assert not loaded & {"scipy", "sklearn", "onnx", "pyarrow", "duckdb", "pandas", "torch", "matplotlib", "sqlalchemy"}
+    assert not loaded & {
+        "scipy",
+        "sklearn",
+        "onnx",
+        "pyarrow",
+        "duckdb",
+        "pandas",
+        "torch",
+        "matplotlib",
+        "sqlalchemy",
+        "fsspec",
+    }
 
 
 NEVER_LOADED = """

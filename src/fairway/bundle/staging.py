@@ -74,6 +74,12 @@ def publish_file(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
+def still_used(directory: Path) -> None:
+    """Note in a directory's time that it is in use, where that may be noted."""
+    with suppress(OSError):
+        os.utime(directory)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in ``folder``, whatever they were writing."""
     _sweep(folder, ".")

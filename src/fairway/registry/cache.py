@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from fairway.bundle.format import SIGNATURE, Bundle, copy_bundle, read_bundle
-from fairway.bundle.staging import exclusive, publish_file
+from fairway.bundle.staging import exclusive, publish_file, still_used
 from fairway.core.errors import InvalidBundle
 from fairway.registry.blobs import Blobs
 from fairway.registry.errors import disk_failed
@@ -52,12 +50,6 @@ def fetch_bundle(
         return bundle
     except OSError as error:
         raise disk_failed(f"the cache of bundles in {cache}", error) from None
-
-
-def still_used(bundle: Path) -> None:
-    """Note that a fetched bundle is in use, where it may be noted."""
-    with suppress(OSError):
-        os.utime(bundle)
 
 
 def _make_room(cache: Path, limit_bytes: float) -> None:

@@ -16,9 +16,9 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from fairway.bundle.format import Bundle
+from fairway.bundle.staging import still_used
 from fairway.core.errors import FairwayError, ModelNotFound
 from fairway.core.manifest import ModelRef
-from fairway.registry.cache import still_used
 from fairway.registry.records import CHAMPION, Release, Replica, Version
 from fairway.serving.models import Models
 from fairway.serving.prefetch import Prefetch, announced
