@@ -139,10 +139,11 @@ class QueuedLines(logging.Handler):
     def _run(self) -> None:
         lines = self._lines
         while self._gather():
-            taken = [lines.popleft() for _ in range(min(len(lines), _LINES_PER_WRITE))]
-            taken.append("")
-            with self._alone():
-                self._write_all("\n".join(taken).encode(errors="backslashreplace"))
+            for _ in range(0, len(lines), _LINES_PER_WRITE):
+                taken = [lines.popleft() for _ in range(min(len(lines), _LINES_PER_WRITE))]
+                taken.append("")
+                with self._alone():
+                    self._write_all("\n".join(taken).encode(errors="backslashreplace"))
 
     def _gather(self) -> bool:
         """Wait for some lines; false at the end. To be woken for each would cost the server more than the line does."""
@@ -152,7 +153,7 @@ class QueuedLines(logging.Handler):
                 self._wake.wait()
             self._asleep = False
             self._wake.clear()
-        if len(self._lines) < _LINES_PER_WRITE and not self._closed:
+        if len(self._lines) < _GATHERED and not self._closed:
             time.sleep(_GATHER_S)
         return bool(self._lines) or not self._closed
 
@@ -183,7 +184,9 @@ class QueuedLines(logging.Handler):
             fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
-_LINES_PER_WRITE = 1000
+_LINES_PER_WRITE = 128
+"""Of more, the text would be too large for memory that was used before: fresh pages cost more than the lines."""
+_GATHERED = 1000
 _GATHER_S = 0.02
 
 
