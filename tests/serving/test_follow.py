@@ -181,6 +181,23 @@ def test_a_load_that_fails_leaves_the_old_version_serving_and_says_why(registry:
         until(lambda: answers(http) == 2, "it is tried again, and works")
 
 
+def test_where_the_champion_cannot_be_loaded_the_canary_does_not_get_all_its_callers(
+    registry: Registry, tmp_path: Path
+) -> None:
+    current = registry.release("linear")
+    release = Release("linear", champion=1, challenger=2, weight=0.05)
+    registry.save_release(release, expected=current.revision if current else None, action=Action.RELEASED, actor="test")
+    wrapped = Wrapped(registry)
+    wrapped.broken = {1}
+    with serving(registry=wrapped, cache=tmp_path / "c") as http:
+        response = http.post("/v2/models/linear/infer", json=BODY)
+        assert response.status_code == 503
+        assert "truncated on its way" in response.json()["error"]
+        assert http.post("/v2/models/linear/versions/2/infer", json=BODY).status_code == 200
+        wrapped.broken = set()
+        until(lambda: http.post("/v2/models/linear/infer", json=BODY).status_code == 200, "the champion is there")
+
+
 def test_while_the_registry_is_out_of_reach_what_is_live_stays_live(registry: Registry, tmp_path: Path) -> None:
     wrapped = Wrapped(registry)
     with serving(registry=wrapped, cache=tmp_path / "c") as http:

@@ -312,6 +312,16 @@ async def test_a_follower_leaves_alone_what_was_unloaded_by_hand(registry: Regis
         await follower.close()
 
 
+async def test_limits_that_do_not_go_with_the_servers_are_refused_and_nothing_is_loading_for_ever(
+    tmp_path: Path,
+) -> None:
+    async with serving(*three(tmp_path)[:1]) as core:
+        core.models.repository = GivenBundles(three(tmp_path))
+        with pytest.raises(InvalidRequest, match="there are 0 levels"):
+            await core.models.load_model("b", {"priority": 3})
+        assert states(core) == {"a:1": "READY"}
+
+
 # -- memory
 
 

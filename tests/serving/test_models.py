@@ -47,6 +47,7 @@ def with_samples(bundle: Bundle, path: Path, **samples: Any) -> Bundle:
 async def test_while_a_version_loads_it_is_not_ready_and_what_is_live_answers(bundles: tuple[Bundle, ...]) -> None:
     serving = core()
     await serving.models.load("linear", "1", lambda: bundles[0])
+    serving.models.point("linear", Route("1"))
     gate = threading.Event()
 
     def slow() -> Bundle:
@@ -68,6 +69,7 @@ async def test_while_a_version_loads_it_is_not_ready_and_what_is_live_answers(bu
 async def test_a_retired_version_answers_what_it_took_and_is_then_closed(bundles: tuple[Bundle, ...]) -> None:
     serving = core()
     await serving.models.load("linear", "1", lambda: bundles[0])
+    serving.models.point("linear", Route("1"))
     await serving.models.load("linear", "2", lambda: bundles[0])
     taken = [asyncio.create_task(serving.infer(InferRequest("linear", X))) for _ in range(20)]
     await asyncio.sleep(0)  # they are queued
@@ -112,6 +114,7 @@ async def test_versions_are_ordered_as_numbers(bundles: tuple[Bundle, ...]) -> N
 async def test_a_caller_that_leaves_before_its_turn_costs_nothing(bundles: tuple[Bundle, ...]) -> None:
     serving = core()
     await serving.models.load("linear", "1", lambda: bundles[0])
+    serving.models.point("linear", Route("1"))
     (served,) = serving.models.live()
     answers: list[object] = []
     ticket = serving.submit(InferRequest("linear", X), answers.append)

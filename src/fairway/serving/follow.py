@@ -282,7 +282,8 @@ class Follower:
                 await self._change(name, want)
 
     async def _change(self, name: str, want: Wanted) -> None:
-        for version in sorted(want.versions - set(self._models.versions(name))):
+        missing = want.versions - set(self._models.versions(name))
+        for version in sorted(missing, key=lambda each: (each != want.route.champion, int(each))):
             try:
                 await self._models.load(name, version, self._opener(name, version))
             except FairwayError as error:

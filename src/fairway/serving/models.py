@@ -19,7 +19,7 @@ from fairway.serving.cold import Cold, ColdModel
 from fairway.serving.control import Agreed, alone
 from fairway.serving.loading import Loader
 from fairway.serving.memory import Holding, make_room
-from fairway.serving.overrides import bundle_of, chosen, limited, read_config
+from fairway.serving.overrides import bundle_of, check_limits, chosen, limited, read_config
 from fairway.serving.repository import Offer, Opener, Repository
 from fairway.serving.routing import Route, choose
 from fairway.serving.served import Description, IndexEntry, ServedVersion, State
@@ -180,6 +180,7 @@ class Models:
             If a version cannot be had, verified, loaded or warmed up, or there is no room for it.
         """
         understood = read_config(name, config)
+        check_limits(self.settings, name, understood.limits)
         async with self.changing(name):
             offer = await self._offer(name, files)
             offer = offer if files else chosen(offer, understood.policy, name)
@@ -363,7 +364,6 @@ class Models:
         served.opened = opened
         before = self._live.setdefault(name, {}).get(version)
         self._live[name][version] = served
-        self._routes.setdefault(name, Route(version))
         self._absent.pop((name, version), None)
         self._cold.pop((name, version), None)
         self._telemetry.versions[name, version] = served.stats

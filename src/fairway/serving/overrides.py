@@ -86,6 +86,14 @@ def limited(settings: ServeSettings, name: str, limits: ModelServeSettings) -> S
     return msgspec.structs.replace(settings, models={**settings.models, name: own})
 
 
+def check_limits(settings: ServeSettings, name: str, limits: ModelServeSettings) -> None:
+    """Raise :class:`InvalidRequest` for limits that do not go with ``settings``."""
+    try:
+        limited(settings, name, limits)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+
+
 def chosen(offer: Offer, policy: Mapping[str, Any] | None, name: str) -> Offer:
     """The offer's versions that a ``version_policy`` lets through; the newest of them answers by default.
 

@@ -27,6 +27,7 @@ from fairway.core.messages import InferRequest
 from fairway.serving.energy import Rapl
 from fairway.serving.inference import InferenceCore, Outcome
 from fairway.serving.models import Models
+from fairway.serving.routing import Route
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.warmup import made_up_rows, sample_rows, take
@@ -205,6 +206,7 @@ async def observe(path: Path, plan: Plan, ready: Callable[[], None] = lambda: No
     core = InferenceCore(models, telemetry)
     name = bundle.manifest.name
     await models.load(name, "1", lambda: bundle)
+    models.point(name, Route("1"))
     rows = sample_rows(bundle) or made_up_rows(bundle.manifest.inputs)
     loaded = time.perf_counter()
     await core.infer(InferRequest(name, take(rows, plan.rows)))
