@@ -136,3 +136,12 @@ def test_no_message_ever_holds_a_password(secret: str) -> None:
     for url in (f"ftp://ann:{quoted}@host/models", f"postgresql://ann@db/fairway?sslmode=off&password={quoted}"):
         assert "s3cr3t" not in masked(url)
         assert "s3cr3t" not in scrubbed(f"cannot open {url}: denied for {secret}", url)
+
+
+def test_putting_again_repairs_a_remote_blob_of_the_same_size(source: Path) -> None:
+    blobs, entry = RemoteBlobs(f"memory://{uuid.uuid4()}"), entry_of(source.read_bytes())
+    blobs.put(source, entry)
+    (path,) = blobs._fs.find(blobs._root)
+    blobs._fs.pipe_file(path, b"x" * entry.size)
+    blobs.put(source, entry)
+    assert read(blobs, entry) == source.read_bytes()

@@ -69,3 +69,11 @@ def test_a_replica_is_where_it_last_said_it_is(served: Registry) -> None:
     served.remove_replica("b")
     served.remove_replica("never seen")
     assert served.replicas() == (moved,)
+
+
+def test_a_replica_that_was_killed_is_forgotten_after_a_day(served: Registry) -> None:
+    served.heartbeat(Replica("killed", "http://k:1", (), 1000.0))
+    served.heartbeat(Replica("alive", "http://a:1", (), 1000.0 + 86_000))
+    assert {replica.id for replica in served.replicas()} == {"killed", "alive"}
+    served.heartbeat(Replica("alive", "http://a:1", (), 1000.0 + 87_000))
+    assert {replica.id for replica in served.replicas()} == {"alive"}

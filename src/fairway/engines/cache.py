@@ -73,7 +73,7 @@ class EngineCache:
         if entry is not None:
             try:
                 return load_engine(spec, bundle.path, cache=entry), True
-            except InvalidBundle as error:  # it was removed meanwhile, or is damaged where nobody could see
+            except (InvalidBundle, OSError) as error:  # it was removed meanwhile, or is damaged where nobody could see
                 log.warning("engine_cache_entry_unusable", extra={"entry": str(entry), "reason": str(error)})
                 shutil.rmtree(entry, ignore_errors=True)
         return load_engine(spec, bundle.path), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -89,10 +90,14 @@ class RemoteBlobs:
                 raise InvalidConfig(f"registry.blobs = {self.where!r} cannot be used: {detail}") from None
 
     def put(self, source: Path, entry: FileEntry) -> None:
-        """Keep a file, unless it is there in full. Object stores show an object only once it is complete."""
+        """Keep a file, unless it is there as it was. Object stores show an object only once it is complete."""
         path = f"{self._root}/{_key(entry)}"
         with self._guarded():
-            if self._fs.exists(path) and self._fs.info(path)["size"] == entry.size:
+            if (
+                self._fs.exists(path)
+                and self._fs.info(path)["size"] == entry.size
+                and self._sha256(path) == entry.sha256
+            ):
                 return
             if not getattr(self._fs, "async_impl", False):  # object stores have no folders; asking would make a bucket
                 self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -100,6 +105,10 @@ class RemoteBlobs:
             self._fs.invalidate_cache()
             if (size := self._fs.info(path)["size"]) != entry.size:
                 raise RegistryUnavailable(f"the blobs in {self.where} kept {size:,} bytes of {entry.size:,}; try again")
+
+    def _sha256(self, path: str) -> str:
+        with self._fs.open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     @contextmanager
     def open(self, entry: FileEntry) -> Iterator[BinaryIO]:

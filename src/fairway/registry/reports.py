@@ -28,12 +28,16 @@ def read_windows(connection: Connection, model: str, version: int | None, since:
     return tuple(Window(**row) for row in rows)
 
 
+_FORGOTTEN_S = 86_400.0
+
+
 def write_heartbeat(connection: Connection, replica: Replica) -> None:
-    """Add the replica, or replace what it said before."""
+    """Add the replica, or replace what it said before. Those that were killed, a day ago, are forgotten."""
     row = msgspec.structs.asdict(replica) | {"models": msgspec.json.encode(replica.models).decode()}
     fresh = {name: value for name, value in row.items() if name != "id"}
     statement = _insert(connection, t.replicas).values(**row)
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=fresh))
+    connection.execute(delete(t.replicas).where(t.replicas.c.seen_at < replica.seen_at - _FORGOTTEN_S))
 
 
 def read_replicas(connection: Connection, seen_since: float | None) -> tuple[Replica, ...]:
