@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +291,50 @@ def test_an_encoder_ranks_the_passages_of_a_query(encoder: Path) -> None:
     report = scored(bundle, data, "relevant", pair="passage", query="query")
     assert value(report, "reciprocal_rank_score") == 1.0  # a text is nearest to itself
     assert report.measurements[0].n == 2
+
+
+# what sentence-transformers adds
+
+
+def with_modules(encoder: Path, folder: Path, *kinds: str) -> Path:
+    """A copy that declares modules as a download has them: a module without files has no folder."""
+    shutil.copytree(encoder, folder)
+    modules = [
+        {
+            "idx": n,
+            "path": "" if kind == "Transformer" else f"{n}_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for n, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    return folder
+
+
+def packed(folder: Path) -> Bundle:
+    return convert(folder, destination=folder.with_suffix(".fairway"), name="m", task="embedding")
+
+
+def test_vectors_are_normalized_where_the_modules_say_so(encoder: Path, tmp_path: Path) -> None:
+    plain = with_modules(encoder, tmp_path / "plain", "Transformer", "Pooling")
+    unit = with_modules(encoder, tmp_path / "unit", "Transformer", "Pooling", "Normalize")
+    texts = {"text": np.array([b" ".join(word.encode() for word in WORDS[4:8])], object)}
+    with Model(packed(plain)) as one, Model(packed(unit)) as other:
+        vector, normalized = one.infer(texts)["embedding"], other.infer(texts)["embedding"]
+    assert np.linalg.norm(vector) != pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(normalized, vector / np.linalg.norm(vector), atol=1e-5)
+
+
+def test_a_module_that_would_be_left_out_is_refused(encoder: Path, tmp_path: Path) -> None:
+    folder = with_modules(encoder, tmp_path / "dense", "Transformer", "Pooling", "Dense")
+    with pytest.raises(InvalidSource, match="declares a module Dense; known are Transformer, Pooling, Normalize"):
+        packed(folder)
+
+
+def test_texts_are_cut_where_the_original_cuts_them(encoder: Path, tmp_path: Path) -> None:
+    folder = with_modules(encoder, tmp_path / "cut", "Transformer", "Pooling")
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 5}))
+    bundle = packed(folder)
+    assert bundle.manifest.processing.pre[0].parameters["max_length"] == 5

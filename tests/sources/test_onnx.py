@@ -100,6 +100,18 @@ def test_a_graph_of_a_fixed_batch_does_not_batch(tmp_path: Path, converter: Conv
     assert engine.max_batch == 1
 
 
+def test_an_input_without_any_axis_is_refused_by_its_name(tmp_path: Path, converter: Converter) -> None:
+    x = onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, [])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["scale"], ["y"])], "g", [x], [y])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "m.onnx",
+    )
+    with pytest.raises(InvalidSource, match="input 'scale' is a single number"):
+        converter("m.onnx")
+
+
 def test_regression_wants_one_number_per_row(tmp_path: Path, converter: Converter) -> None:
     onnx.save(linear_graph(np.ones((3, 1)), softmax=False), tmp_path / "m.onnx")
     assert converter("m.onnx", task="regression").manifest.prediction == Prediction("y", "value")

@@ -332,3 +332,20 @@ def test_problems_are_counted_over_all_batches(tmp_path: Path) -> None:
         "column 'a' has 40 missing or infinite numbers, first in row 7",
         "column 'b' holds text, not numbers (input 'x', FP32)",
     ]
+
+
+def test_texts_with_line_breaks_may_lie_anywhere_in_a_large_csv(tmp_path: Path) -> None:
+    texts = [f"line {number}\nand, another" * 20 for number in range(8000)]
+    lines = "".join(f'"{text}",{number % 2}\n' for number, text in enumerate(texts))
+    (tmp_path / "reviews.csv").write_text(f"text,label\n{lines}")
+    assert (tmp_path / "reviews.csv").stat().st_size > 2 * 2**20
+    table = load_table(tmp_path / "reviews.csv")
+    assert table.column("text").tolist() == texts
+
+
+def test_a_pattern_is_found_in_a_folder_whose_own_name_looks_like_one(tmp_path: Path) -> None:
+    folder = tmp_path / "project[1]" / "data"
+    folder.mkdir(parents=True)
+    for name in ("a", "b"):
+        (folder / f"{name}.csv").write_text("x\n1\n")
+    assert load_table("data/*.csv", root=tmp_path / "project[1]").rows == 2

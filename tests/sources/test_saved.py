@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from fairway.core.errors import InvalidData
 from fairway.core.tensors import Datatype, TensorSpec
 from fairway.sources.candidate import Context
-from fairway.sources.tables import load_table
+from fairway.sources.tables import load_table, make_table
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -114,3 +115,10 @@ def test_a_damaged_folder_says_what_is_wrong(pets: Any, tmp_path: Path) -> None:
     (tmp_path / "saved" / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../secret.arrow"}]}))
     with pytest.raises(InvalidData, match="outside its folder"):
         load_table(tmp_path / "saved")
+
+
+def test_labels_that_are_lists_or_missing_name_no_classes(tmp_path: Path) -> None:
+    hot = make_table({"x": [[1.0], [2.0]], "y": [[0.0, 1.0], [1.0, 0.0]]})
+    assert Context("classification", hot, "y", (), (), tmp_path).class_names(2) == ("0", "1")
+    holed = make_table({"x": [1.0, 2.0, 3.0, 4.0], "y": [0.5, math.nan, 1.5, math.nan]})
+    assert Context("classification", holed, "y", (), (), tmp_path).class_names(2) == ("0.5", "1.5")

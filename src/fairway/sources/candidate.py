@@ -66,7 +66,10 @@ class Context:
             return numbers
         if len(declared := self.reference.class_names(self.label)) == classes:
             return declared
-        values = set(self.reference.column(self.label).tolist()) - {None}
+        given = self.reference.column(self.label)
+        if given.ndim > 1:
+            return numbers
+        values = {value for value in given.tolist() if value is not None and value == value}  # noqa: PLR0124 (NaN is not)
         present = {as_label(value) for value in values}
         if present <= set(numbers) or len(present) != classes:
             return numbers

@@ -154,6 +154,10 @@ def _look(context: Context) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, .
         raise InvalidSource(str(error)) from error
     try:
         inputs = tuple(_with_columns(spec, engine.inputs, context) for spec in engine.inputs)
+        if scalars := [spec.name for spec in inputs if not spec.shape]:
+            raise InvalidSource(
+                f"input {scalars[0]!r} is a single number; export the graph with an axis for rows, or fix it"
+            )
         count = 8 if batches(inputs, ()) else max(inputs[0].shape[0], 1)
         rows = rows_for(inputs, context.reference, context.label, count)
         sample = engine.infer(rows.feed)

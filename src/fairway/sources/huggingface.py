@@ -254,7 +254,9 @@ def _max_length(folder: Path, config: Any) -> int:
     positions = getattr(config, "max_position_embeddings", None)
     if positions and getattr(config, "model_type", "") in _OFFSET_POSITIONS:
         positions -= (getattr(config, "pad_token_id", 0) or 0) + 1
-    limits = [int(n) for n in (declared, positions) if isinstance(n, int | float) and 0 < n < _ENDLESS]
+    sentences = folder / "sentence_bert_config.json"  # what sentence-transformers cuts at
+    cut = read_json(sentences).get("max_seq_length") if sentences.is_file() else None
+    limits = [int(n) for n in (declared, positions, cut) if isinstance(n, int | float) and 0 < n < _ENDLESS]
     return min(limits, default=_DEFAULT_LENGTH)
 
 

@@ -11,16 +11,16 @@ from fairway.core.extras import require
 
 
 def pooled_encoder(encoder: Any, folder: Path) -> Any:
-    """``encoder`` followed by the pooling that the folder declares (as sentence-transformers does), else the mean over tokens.
+    """``encoder`` followed by what the folder declares, as sentence-transformers does, else by the mean over tokens.
 
     Raises
     ------
     InvalidSource
-        If the folder declares a pooling other than the mean or the first token.
+        If the folder declares a pooling other than the mean or the first token, or a module of another kind.
     """
     torch: Any = require("torch", extra="huggingface")
-    first_token = _first_token(folder)
-    normalize = any(folder.glob("*_Normalize"))
+    pooling, normalize = _declared(folder)
+    first_token = _first_token(pooling)
 
     class PooledEncoder(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
         def __init__(self) -> None:
@@ -41,8 +41,28 @@ def pooled_encoder(encoder: Any, folder: Path) -> Any:
     return PooledEncoder()
 
 
+def _declared(folder: Path) -> tuple[Path, bool]:
+    """The folder of the pooling, and whether vectors are normalized after it."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        return folder / "1_Pooling", any(folder.glob("*_Normalize"))
+    try:
+        modules = [
+            (str(each["type"]).rpartition(".")[2], str(each["path"])) for each in json.loads(file.read_text("utf-8"))
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InvalidSource(f"{file} cannot be read: {error}") from None
+    if unknown := [kind for kind, _ in modules if kind not in _MODULES]:
+        raise InvalidSource(f"{file} declares a module {unknown[0]}; known are {', '.join(_MODULES)}")
+    pooling = next((path for kind, path in modules if kind == "Pooling"), "1_Pooling")
+    return folder / pooling, any(kind == "Normalize" for kind, _ in modules)
+
+
+_MODULES = ("Transformer", "Pooling", "Normalize")
+
+
 def _first_token(folder: Path) -> bool:
-    file = folder / "1_Pooling" / "config.json"
+    file = folder / "config.json"
     if not file.is_file():
         return False
     declared = json.loads(file.read_text("utf-8"))

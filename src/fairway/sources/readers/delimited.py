@@ -61,7 +61,9 @@ def _open(place: Place, types: Mapping[str, Any], block: int | None = None, *, t
     return pyarrow.csv.open_csv(
         place.stream(),
         read_options=pyarrow.csv.ReadOptions(block_size=block or _BLOCK, use_threads=threads),
-        parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if place.suffix == ".tsv" else ","),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter="\t" if place.suffix == ".tsv" else ",", newlines_in_values=True
+        ),
         convert_options=pyarrow.csv.ConvertOptions(column_types=types),
     )
 

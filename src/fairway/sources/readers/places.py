@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -179,16 +180,18 @@ def find_places(given: str, root: Path) -> Found:
         return _remote(given)
     from pyarrow.fs import LocalFileSystem
 
-    path, split = str(root / given), ""
-    if "#" in given and not Path(path).exists():
-        path, _, split = path.rpartition("#")
+    split = ""
+    if "#" in given and not (root / given).exists():
+        given, _, split = given.rpartition("#")
+    path = str(root / given)
     filesystem = LocalFileSystem()
-    if not glob.has_magic(path) or Path(path).exists():
+    if not glob.has_magic(given) or Path(path).exists():
         return Found([Place(filesystem, path, path)], split=split)
-    found = [each for each in sorted(glob.glob(path, recursive=True)) if Path(each).is_file()]  # noqa: PTH207 (** and absolute alike)
+    pattern = path if root == Path() else os.path.join(glob.escape(str(root)), given)  # noqa: PTH118 (no pattern is a path)
+    found = [each for each in sorted(glob.glob(pattern, recursive=True)) if Path(each).is_file()]  # noqa: PTH207 (** and absolute alike)
     if not found:
         raise InvalidData(f"no file matches {path}; check the pattern, and the folder that it is relative to")
-    return Found([Place(filesystem, each, each) for each in found], _plain_root(path))
+    return Found([Place(filesystem, each, each) for each in found], str(root / _plain_root(given)))
 
 
 def _remote(given: str) -> Found:
