@@ -95,6 +95,7 @@ def served(bundle: Bundle, device: str, budget_s: float, journal: Path) -> Tuned
     return tune(
         tunings(bundle.manifest.engine, cost, len(os.sched_getaffinity(0)))[: 2 if quick else None],
         measure,
+        subject=bundle.digest,
         gate={},
         settings=OptimizationSettings(objective="throughput_rps", repeats=1 if quick else ROUNDS),
         cores=len(os.sched_getaffinity(0)),

@@ -77,3 +77,8 @@ def test_providers_are_tried_where_they_are_there(monkeypatch: pytest.MonkeyPatc
 def test_a_provider_that_is_named_and_not_there_is_tried_and_says_so() -> None:
     forms = Forms(OptimizationSettings(candidates=("cuda",)), SAMPLE)
     assert [stage.name for stage in forms.recipe(forms.point("cuda")).stages] == ["cuda"]
+
+
+def test_a_name_of_another_kind_of_model_has_a_summary_too() -> None:
+    settings = OptimizationSettings(candidates=("cpu-eager-bf16",))
+    assert Forms(settings, SAMPLE).recipe({"operators": "cpu-eager-bf16"}).summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from onnx import helper, numpy_helper
 import fairway.optimization.optimize as search
 from fairway.bundle.format import Bundle, read_bundle, write_bundle
 from fairway.core.errors import Conflict, FairwayError, InferenceFailed, InvalidConfig, InvalidData
-from fairway.core.gate import Gate, Limit, Outcome
+from fairway.core.gate import Gate, Limit, Outcome, judge
 from fairway.core.manifest import Manifest, Prediction, Processing, Step
 from fairway.core.metrics import Measurement
 from fairway.core.tensors import Datatype, TensorSpec
@@ -29,6 +30,7 @@ from fairway.optimization.build import build_candidate
 from fairway.optimization.files import exclusive
 from fairway.optimization.optimize import optimize
 from fairway.optimization.passes.base import NothingToDo, Sample
+from fairway.optimization.probe import cost_ratio
 from fairway.optimization.recipes import Recipe, Stage
 from fairway.optimization.report import Findings, Optimization, Status
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
@@ -255,6 +257,57 @@ def test_a_pass_that_raises_takes_nothing_else_down(
     assert failed.status is Status.FAILED
     assert failed.reason == "ValueError: The truth value of an array is ambiguous"
     assert found.winner.name == "int8-dynamic"
+
+
+def test_a_form_that_is_made_and_cannot_answer_takes_nothing_else_down(
+    run: Run, mlp_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cost_ratio
+
+    def broken(candidate: Bundle, *rest: Any) -> float:
+        if candidate.path.name.startswith("int8-static"):
+            raise RuntimeError("no kernel for this operator")
+        return real(candidate, *rest)
+
+    monkeypatch.setattr(explore, "cost_ratio", broken)
+    found = run(mlp_bundle, Stopwatch(int8_dynamic=1.0))
+    failed = next(c for c in found.candidates if c.name == "int8-static")
+    assert (failed.status, failed.reason) == (Status.FAILED, "RuntimeError: no kernel for this operator")
+    assert found.winner.name == "int8-dynamic"
+
+
+def test_a_full_disk_ends_the_search_and_is_not_remembered_as_the_forms_fault(
+    run: Run, mlp_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = build_candidate
+
+    def full(source: Bundle, recipe: Any, *rest: Any) -> Bundle:
+        if recipe.name == "int8-dynamic":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, recipe, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(explore, "build_candidate", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(mlp_bundle, Stopwatch(int8_dynamic=1.0))
+    assert run(mlp_bundle, Stopwatch(int8_dynamic=1.0)).winner.name == "int8-dynamic"
+
+
+def test_what_another_version_of_a_library_made_is_not_gone_on_with(
+    run: Run, mlp_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(mlp_bundle)
+    monkeypatch.setattr("fairway.optimization.optimize.library_versions", lambda _: {"nncf": "99"})
+    run(mlp_bundle)
+    assert len(list((tmp_path / "work").glob("journal-*.jsonl"))) == 2
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.95, 0.0), (0.93, 0.0), (0.90, 2.0), (0.87, 3.0)])
+def test_where_the_original_breaks_a_limit_keeping_it_is_no_harm(value: float, expected: float) -> None:
+    found = Measurement("accuracy_score", value, value, value, n=100)
+    original = (Measurement("accuracy_score", 0.90, 0.90, 0.90, n=100),)
+    findings = judge({"accuracy_score": Limit(min=0.93)}, [found]).findings
+    assert explore.harm(findings, original) == pytest.approx(expected)
 
 
 def test_a_candidate_that_cannot_be_served_drops_out(run: Run, mlp_bundle: Bundle) -> None:

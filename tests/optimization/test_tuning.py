@@ -56,12 +56,22 @@ class Budget:
         return self.seconds - len(self.served.calls)
 
 
-def tuned(served: Served, journal: Path, *, seconds: float = 1e6, measure: Any = None, **limits: Limit) -> Tuned:
+def tuned(
+    served: Served,
+    journal: Path,
+    *,
+    seconds: float = 1e6,
+    measure: Any = None,
+    subject: str = "sha256:1",
+    objective: str = "latency_p50_ms",
+    **limits: Limit,
+) -> Tuned:
     return tune(
         tuple(served.p50),
         measure or served,
+        subject=subject,
         gate={"accuracy_score": Limit(min=0.9), **limits},
-        settings=OptimizationSettings(),
+        settings=OptimizationSettings(objective=objective),
         cores=2,
         journal=Journal(journal),
         time_left=Budget(served, seconds),
@@ -261,3 +271,24 @@ def test_a_rerun_of_a_search_measures_no_way_again_and_ends_in_the_same_bundle(s
     second, asked = search()
     assert asked == []
     assert second.chosen.digest == first.chosen.digest
+
+
+def test_rounds_of_another_form_say_nothing_of_this_one(tmp_path: Path) -> None:
+    slow, fast = Served({OWN: 20.0, SPLIT: 30.0}), Served({OWN: 20.0, SPLIT: 10.0})
+    assert tuned(slow, tmp_path / "journal", subject="sha256:1").chosen == OWN
+    assert tuned(fast, tmp_path / "journal", subject="sha256:2").chosen == SPLIT
+    again = Served({OWN: 1.0, SPLIT: 1.0})
+    assert tuned(again, tmp_path / "journal", subject="sha256:2").chosen == SPLIT
+    assert again.calls == []
+
+
+def test_a_bound_on_change_alone_refuses_no_way(tmp_path: Path) -> None:
+    found = tuned(Served({OWN: 20.0, SPLIT: 10.0}), tmp_path / "journal", latency_p99_ms=Limit(max_rise=50, at_rps=20))
+    assert found.chosen == SPLIT
+    assert all(way.passed for way in found.ways)
+
+
+def test_an_objective_that_nobody_measures_chooses_nothing(tmp_path: Path) -> None:
+    found = tuned(Served({OWN: 20.0, SPLIT: 10.0}), tmp_path / "journal", objective="load_ms")
+    assert (found.chosen, found.ways) == (OWN, ())
+    assert "load_ms was not measured" in found.reason

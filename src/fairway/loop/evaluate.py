@@ -135,6 +135,10 @@ def score(
         )
 
 
+_ONCE = ("load_ms", "first_request_ms", "size_mb")
+"""They depend on no load, so one measurement of each is enough."""
+
+
 def measure(
     bundle: Bundle,
     gate: Gate,
@@ -144,20 +148,22 @@ def measure(
     workers: int = 1,
     serving: ServeSettings | None = None,
     cores: int = 0,
+    settings: EvaluationSettings | None = None,
 ) -> list[Measurement]:
     """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names.
 
     With one server per load, and quickly: for a search that measures again and again. ``saturate``: also the largest
     throughput and the energy; by default where the gate limits them. ``workers``, ``serving`` and ``cores`` are how it is
-    served: by default by one process, as the bundle says.
+    served: by default by one process, as the bundle says. Of ``settings`` the watts of a core, and the confidence, count.
     """
     from fairway.serving.performance import measure_performance
 
     asked = needs_saturation(gate) if saturate is None else saturate
     measured: list[Measurement] = []
+    own = settings or EvaluationSettings()
     for number, rps in enumerate(_loads(gate)):
         saturate_s = SATURATE_S if asked and not number else 0.0
-        measured += measure_performance(
+        found = measure_performance(
             bundle,
             rps=rps,
             seconds=max(2.0, requests / rps),
@@ -165,7 +171,10 @@ def measure(
             workers=workers,
             serving=serving,
             cores=cores,
+            confidence=own.confidence,
+            core_watts=own.core_watts,
         ).measurements
+        measured += [each for each in found if not number or each.metric not in _ONCE]
     return measured
 
 
@@ -186,9 +195,8 @@ def measure_whole(
             saturate_s=SATURATE_S if not number else 0.0,
             core_watts=settings.core_watts,
         )
-        if number:  # they depend on no load, and one row of each is enough
-            once = ("load_ms", "first_request_ms", "size_mb")
-            found.measurements[:] = [m for m in found.measurements if m.metric not in once]
+        if number:
+            found.measurements[:] = [m for m in found.measurements if m.metric not in _ONCE]
         measured += found.measurements
         profiles += [found.latency] if found.latency is not None else []
         progress("load", number + 1, len(loads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,13 @@ def optimize(
     gate, settings = project.settings.gate, project.settings.optimize
     saturate = needs_saturation(gate) or settings.objective in ("throughput_rps", "energy_mj_per_request")
     cores = min(settings.cores or available(), available())
+    own = project.settings.evaluate
+    measured = partial(measure, gate=gate, requests=REQUESTS, saturate=saturate, settings=own)
 
     def served(candidate: Bundle, way: Tuning) -> Sequence[Measurement]:
         limits = ModelServeSettings(max_batch=way.max_batch, max_wait_us=way.max_wait_us)
         serving = ServeSettings(workers=way.workers, threads=way.threads, models={candidate.manifest.name: limits})
-        return measure(candidate, gate, REQUESTS, saturate=saturate, workers=way.workers, serving=serving, cores=cores)
+        return measured(candidate, workers=way.workers, serving=serving, cores=cores)
 
     with open_mapper(project.settings.compute) as mapper:
         return search(
@@ -66,11 +69,11 @@ def optimize(
             workdir=project.work() / "candidates",
             earlier=earlier_journals(project),
             known=champion_recipe(project, bundle.manifest.name),
-            measure=lambda candidate: measure(candidate, gate, REQUESTS, saturate=saturate),
+            measure=measured,
             serve=served if settings.tune else None,
             cores=cores,
             settings=settings,
-            evaluation=project.settings.evaluate,
+            evaluation=own,
             root=project.root,
             mapper=mapper,
             progress=progress,

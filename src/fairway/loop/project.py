@@ -116,7 +116,8 @@ class Project:
         from fairway.sources.checkpoints import REFERENCE
 
         settings = self.settings
-        code = _modules(self.root) if REFERENCE.fullmatch(self.model.source) else []
+        references = (self.model.source, *settings.evaluate.metrics)
+        code = _modules(self.root) if any(map(REFERENCE.fullmatch, references)) else []
         data = [name for name in (self.data.test, self.data.reference, self.data.train) if name]
         tables = [
             "model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from fairway.optimization.report import ORIGINAL, Candidate, Status
 from fairway.optimization.scoring import Examiner, on_quality, verdict
 from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, decide
 from fairway.optimization.search.journal import Began, Event, Examined, Journal, Made, Outpaced, Plan, Probed, Unmade
-from fairway.optimization.search.space import Point
+from fairway.optimization.search.space import Point, key
 from fairway.optimization.search.trials import Trial, trials
 from fairway.optimization.torch_forms import TorchForms
 from fairway.sources.tables import Table
@@ -140,11 +141,21 @@ class Explorer:
                 return self._make(point, origin)
             case Probe(point):
                 made = self.bundle(point)
-                return Probed(point, cost_ratio(made, self.original, self._sample, self._objective))
+                return self._tried(
+                    point, lambda: Probed(point, cost_ratio(made, self.original, self._sample, self._objective))
+                )
             case Examine(point, rung):
-                return self._examine(point, rung)
+                return self._tried(point, lambda: self._examine(point, rung))
             case Leave(point, reason):
                 return Outpaced(point, reason)
+
+    def _tried(self, point: Point, run: Callable[[], Event]) -> Event:
+        """What came out; a form that was made, and cannot answer, is one that could not be made."""
+        try:
+            return run()
+        except Exception as error:  # noqa: BLE001 (the engines raise anything; the other forms go on)
+            _check_machine(error)
+            return Unmade(point, trials(self._journal.events)[key(point)].origin, _one_line(error), failed=True)
 
     def _make(self, point: Point, origin: str) -> Event:
         recipe, found = self._forms.recipe(point), self.trials
@@ -154,6 +165,7 @@ class Explorer:
         except NothingToDo as why:
             return Unmade(point, origin, str(why))
         except Exception as error:  # noqa: BLE001 (the libraries raise anything; the other forms go on)
+            _check_machine(error)
             return Unmade(point, origin, _one_line(error), failed=True)
         identity = graph_identity(made)
         same = {ORIGINAL: graph_identity(self.original)} | {n: t.identity for n, t in found.items()}
@@ -194,7 +206,11 @@ def harm(findings: Sequence[Finding], original: Sequence[Measurement]) -> float:
         limit = -finding.limit if finding.bound == "max_drop" else finding.limit
         same = (m.value for m in original if (m.metric, m.slice, m.versus) == (found.metric, found.slice, ""))
         start = 0.0 if changes else next(same, found.value)
-        if start != limit:
+        below = finding.bound in ("min", "slice_min", "max_drop")
+        if start != limit and (start < limit) == below and not changes:  # the original breaks it: keeping it is no harm
+            short = (limit - found.value if below else found.value - limit) / abs(limit - start)
+            most = max(most, 1 + short if short > 0 else 0.0)
+        elif start != limit:
             most = max(most, (start - found.value) / (start - limit))
         elif finding.outcome is not Outcome.PASSED:
             most = _MOST_HARM
@@ -207,6 +223,15 @@ def graph_identity(bundle: Bundle) -> str:
     files = sorted((name, entry.sha256) for name, entry in entries.items() if not name.endswith(".json"))
     content = msgspec.json.encode((files, engine.name, engine.threads, engine.options), order="sorted")
     return hashlib.sha256(content).hexdigest()
+
+
+def _check_machine(error: Exception) -> None:
+    """Raise what is wrong with the machine and not with the form: noted in the journal, it would be so for ever."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL):
+        raise error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 
 def _one_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from fairway.core.mapping import THREADS, Mapper
 from fairway.evaluation.environment import describe_environment
 from fairway.evaluation.settings import EvaluationSettings, SliceSettings
 from fairway.model import Model
+from fairway.optimization.build import library_versions
 from fairway.optimization.cost import measure_cost
 from fairway.optimization.explore import Explorer
 from fairway.optimization.files import exclusive, write_atomic
@@ -25,6 +26,7 @@ from fairway.optimization.final import Final
 from fairway.optimization.forms import Forms
 from fairway.optimization.honest import KEPT, appoint
 from fairway.optimization.passes.base import Sample
+from fairway.optimization.registry import passes
 from fairway.optimization.report import ORIGINAL, Findings, Optimization, Tuned, quality_metric
 from fairway.optimization.rows import rungs
 from fairway.optimization.sampling import draw_sample
@@ -234,7 +236,7 @@ class _Search:
     def _journal(self, identity: tuple[Any, ...]) -> Journal:
         """That of this search: another model, data, gate, settings or machine has another; more time has the same."""
         settings = msgspec.structs.replace(self.settings, time_budget="0s")
-        parts = (_REVISION, *identity, settings, describe_environment())
+        parts = (_REVISION, *identity, settings, describe_environment(), library_versions(passes()))
         key = hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
         return Journal(self.workdir / f"journal-{key[:16]}.jsonl")
 
@@ -249,7 +251,7 @@ class _Search:
             patience=settings.patience,
             min_gain=settings.min_gain,
             insisted=settings.candidates != CANDIDATES or not settings.trials,
-            original_keeps=not limits or verdict(limits, self.examiner.quality(self.original)).passed,
+            original_keeps=not limits or verdict(limits, self.examiner.quality(self.original, paired=True)).passed,
             seed=settings.seed,
         )
 
@@ -279,6 +281,7 @@ class _Search:
         return tune(
             tunings(bundle.manifest.engine, self._cost(bundle, sample), cores, self._load()),
             lambda way: serve(bundle, way),
+            subject=bundle.digest,
             gate=self.gate,
             settings=self.settings,
             cores=cores,

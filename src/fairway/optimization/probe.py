@@ -44,7 +44,8 @@ def cost_ratio(
     size = sample.batch or (1 if objective.startswith("latency_") else _BATCH)
     rows = sample_rows(sample, size)
     with Model(original) as theirs, Model(candidate) as ours:
-        return _in_turns(lambda: _answer(ours, rows, size), lambda: _answer(theirs, rows, size), clock)
+        fixed = sample.batch is not None
+        return _in_turns(lambda: _answer(ours, rows, size, fixed), lambda: _answer(theirs, rows, size, fixed), clock)
 
 
 def _in_turns(ours: Callable[[], None], theirs: Callable[[], None], clock: Callable[[], float]) -> float:
@@ -60,8 +61,8 @@ def _in_turns(ours: Callable[[], None], theirs: Callable[[], None], clock: Calla
     return (median(spent[0]) + _REQUEST_S) / (median(spent[1]) + _REQUEST_S)
 
 
-def _answer(model: Model, feed: Tensors, rows: int) -> None:
-    if model.manifest.engine.batching:
+def _answer(model: Model, feed: Tensors, rows: int, fixed: bool) -> None:
+    if model.manifest.engine.batching or fixed:
         model.infer(feed, raw=True)
         return
     for row in range(rows):

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TypeAlias
 
+import msgspec
+
 from fairway.bundle.format import Bundle
-from fairway.core.gate import Gate, judge
+from fairway.core.gate import Gate, Limit, judge
 from fairway.core.manifest import Cost, EngineSpec
 from fairway.core.metrics import Measurement, described, metric
 from fairway.optimization.choice import Contestant, change, choose
@@ -80,6 +82,7 @@ def tune(
     ways: Sequence[Tuning],
     measure: Callable[[Tuning], Sequence[Measurement]],
     *,
+    subject: str,
     gate: Gate,
     settings: OptimizationSettings,
     cores: int,
@@ -98,6 +101,8 @@ def tune(
     ways : sequence of Tuning
         The bundle's own first.
     measure : callable
+    subject : str
+        The digest of what is served: rounds in the journal are taken if they are of the same.
     gate : mapping of metric name to Limit
         Bounds on change do not apply: they are against another model.
     expected_s : float
@@ -106,35 +111,47 @@ def tune(
     first = ways[0]
     if len(ways) == 1:
         return Tuned(cores, first, "the cost of its calls leaves nothing to choose")
+
+    def name(way: Tuning) -> str:
+        return f"{way} of {subject}"
+
+    def known(among: Sequence[Tuning]) -> list[Round]:
+        names = tuple(map(name, among))
+        return [event for event in journal.events if isinstance(event, Round) and event.finalists == names]
+
     need_s = expected_s * (len(ways) + _MEASURED)
-    if time_left() < need_s and not _known(journal, ways):
+    if time_left() < need_s and not known(ways):
         left = (
             f"{max(time_left(), 0):.0f} s of the time budget were left, and it takes {need_s:.0f} s; raise time_budget"
         )
         return Tuned(cores, first, f"not tuned: {left}")
 
-    def measured(among: Sequence[Tuning], repeats: int) -> tuple[dict[str, Rounds], dict[str, str], int]:
-        return measure_rounds(
-            {str(way): way for way in among},
+    def measured(among: Sequence[Tuning], repeats: int) -> tuple[dict[Tuning, Rounds], dict[Tuning, str], int]:
+        rounds, dropped, finished = measure_rounds(
+            {name(way): way for way in among},
             measure,
             repeats=repeats,
             seed=settings.seed,
             time_left=time_left,
             progress=lambda _, done, total: progress("tune", done, total),
-            known=_known(journal, among),
+            known=known(among),
             record=journal.append,
         )
+        lost = {way: dropped[name(way)] for way in among if name(way) in dropped}
+        return {way: rounds[name(way)] for way in among}, lost, finished
 
     if len(ways) > _MEASURED:
         once, _, _ = measured(ways, 1)
         ways = (first, *_leaders(ways[1:], once, settings.objective)[: _MEASURED - 1])
     rounds, dropped, finished = measured(ways, settings.repeats)
-    performance = {name: limit for name, limit in gate.items() if not described(name).tasks}
-    tried = tuple(_way(way, rounds[str(way)], performance, dropped.get(str(way), "")) for way in ways)
+    performance = _absolute(gate)
+    tried = tuple(_way(way, rounds[way], performance, dropped.get(way, "")) for way in ways)
     own, *others = (
-        Contestant(str(each.tuning), each.passed, _objective(rounds[str(each.tuning)], settings.objective), 0)
+        Contestant(str(each.tuning), each.passed, _objective(rounds[each.tuning], settings.objective), 0)
         for each in tried
     )
+    if not own.rounds:
+        return Tuned(cores, first, f"{settings.objective} was not measured, so nothing can be compared by it")
     usable = [other for other in others if len(other.rounds) == len(own.rounds)]
     taken = choose(own, usable, settings).name
     chosen = next(way for way in ways if str(way) == taken)
@@ -146,14 +163,19 @@ def tune(
     return Tuned(cores, chosen, reason, finished, tried)
 
 
-def _known(journal: Journal, ways: Sequence[Tuning]) -> list[Round]:
-    names = tuple(map(str, ways))
-    return [event for event in journal.events if isinstance(event, Round) and event.finalists == names]
+def _absolute(gate: Gate) -> Gate:
+    """The limits on performance that need no other model to be judged by."""
+    kept = {
+        each: msgspec.structs.replace(limit, max_drop=None, max_rise=None)
+        for each, limit in gate.items()
+        if not described(each).tasks
+    }
+    return {each: limit for each, limit in kept.items() if limit != Limit(at_rps=limit.at_rps)}
 
 
-def _leaders(ways: Sequence[Tuning], rounds: dict[str, Rounds], objective: str) -> list[Tuning]:
+def _leaders(ways: Sequence[Tuning], rounds: dict[Tuning, Rounds], objective: str) -> list[Tuning]:
     """The best first; those without a measurement are left out."""
-    found = {way: _objective(rounds[str(way)], objective) for way in ways}
+    found = {way: _objective(rounds[way], objective) for way in ways}
     usable = [way for way in ways if found[way] and combine(found[way]).known]
     sign = -1 if metric(objective).higher_is_better else 1
     return sorted(usable, key=lambda way: sign * combine(found[way]).value)
