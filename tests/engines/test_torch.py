@@ -300,6 +300,18 @@ def test_what_could_run_code_is_not_let_through(said: str, program: Path, tmp_pa
         TorchEngine(path)
 
 
+def test_what_would_swell_as_it_is_read_is_not_read(program: Path) -> None:
+    swollen = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(program.read_bytes())) as old,
+        zipfile.ZipFile(swollen, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+    with pytest.raises(InvalidBundle, match="is compressed or encrypted, as torch writes none"):
+        clean_program(swollen.getvalue())
+
+
 def test_pickled_examples_and_guards_are_left_out(program: Path, network: Any) -> None:
     def change(files: dict[str, bytes]) -> None:
         files["data/sample_inputs/model.pt"] = b"\x80\x04cos\nsystem\n."

@@ -24,6 +24,7 @@ from fairway.core.errors import (
     MemoryExceeded,
     ModelNotFound,
     ModelNotReady,
+    Overloaded,
     RequestTooLarge,
 )
 from fairway.core.messages import InferRequest
@@ -349,6 +350,16 @@ async def test_without_a_size_of_its_own_a_model_counts_for_what_it_takes_and_no
 ) -> None:
     async with serving(*three(tmp_path), memory_mb=1000) as core:
         assert states(core) == {"a:1": "READY", "b:1": "READY", "c:1": "READY"}
+
+
+async def test_no_more_wait_for_a_model_to_be_loaded_again_than_its_own_queue_holds(tmp_path: Path) -> None:
+    limits = {"a": ModelServeSettings(memory_mb=40, max_queue_requests=2), "b": ModelServeSettings(memory_mb=40)}
+    async with serving(*three(tmp_path)[:2], memory_mb=50, models=limits) as core:
+        assert states(core)["a:1"] == "UNAVAILABLE"
+        answers = await asyncio.gather(*(who(core, "a") for _ in range(5)), return_exceptions=True)
+        assert answers[:2] == [0, 0]
+        assert [type(answer) for answer in answers[2:]] == [Overloaded] * 3
+        assert await asyncio.gather(*(who(core, "b") for _ in range(5))) == [1] * 5
 
 
 async def test_many_callers_load_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def clean_program(content: bytes, name: str = "the program") -> bytes:
         _check(documents)
     except _Refused as refused:
         raise InvalidBundle(f"{name}: {refused}; export it with fairway, or serve this model as ONNX") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidBundle(f"{name} is no exported torch program (.pt2), or is cut off: {error}") from None
     program = documents[_MODEL]
     program["guards_code"] = []
@@ -99,6 +99,9 @@ class _Refused(Exception):
     """Why a program is not let through."""
 
 
+_ENCRYPTED = 1
+
+
 def _files(content: bytes) -> dict[str, bytes]:
     """The archive's files, without the folder that they lie in."""
     files: dict[str, bytes] = {}
@@ -111,6 +114,8 @@ def _files(content: bytes) -> dict[str, bytes]:
                 raise _Refused(f"it holds {name!r}, which is neither the graph nor a tensor")
             if name in files:
                 raise _Refused(f"it holds {name!r} twice")
+            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
+                raise _Refused(f"{name!r} in it is compressed or encrypted, as torch writes none")
             files[name] = archive.read(entry)
     return files
 

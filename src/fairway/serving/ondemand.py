@@ -78,7 +78,7 @@ class Late:
 
 
 class OnDemand:
-    """All requests that wait for a version to be loaded again; no more than the queue would hold.
+    """All requests that wait for a version to be loaded again; no more for each than its queue would hold.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class OnDemand:
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: dict[tuple[str, str], set[asyncio.Task[None]]] = {}
 
     def wait(
         self,
@@ -103,12 +103,11 @@ class OnDemand:
         Overloaded
             If as many wait already as a queue may hold.
         """
-        settings = self._models.settings
-        if len(self._waiting) >= settings.max_queue_requests:
-            raise Overloaded(f"{len(self._waiting)} requests are waiting for models to be loaded; slow down")
-        late = Late(
-            self._models, cold, timeout_s=timeout_s, limit_s=settings.load_timeout_s, loaded=loaded, failed=failed
-        )
-        self._waiting.add(late.task)
-        late.task.add_done_callback(self._waiting.discard)
+        limit_s = self._models.settings.load_timeout_s
+        waiting = self._waiting.setdefault((cold.name, cold.version), set())
+        if len(waiting) >= cold.description.limits.max_queue_requests:
+            raise Overloaded(f"{len(waiting)} requests are waiting for {cold.name!r} to be loaded; slow down")
+        late = Late(self._models, cold, timeout_s=timeout_s, limit_s=limit_s, loaded=loaded, failed=failed)
+        waiting.add(late.task)
+        late.task.add_done_callback(waiting.discard)
         return late
