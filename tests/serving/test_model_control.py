@@ -362,6 +362,19 @@ async def test_no_more_wait_for_a_model_to_be_loaded_again_than_its_own_queue_ho
         assert await asyncio.gather(*(who(core, "b") for _ in range(5))) == [1] * 5
 
 
+async def test_versions_that_come_together_fit_into_the_budget_together(tmp_path: Path) -> None:
+    both = [bundle_saying(tmp_path / name, answer, name="d") for answer, name in enumerate(("d1", "d2"))]
+    async with serving(three(tmp_path)[0], memory_mb=100, **sizes(a=10, d=60)) as core:
+        core.models.repository = GivenBundles(both)
+        with pytest.raises(MemoryExceeded, match=r"d:2 needs 60\.0 MB"):
+            await core.models.load_model("d")
+        assert states(core)["a:1"] == "READY"
+        assert "d:1" not in {name for name, state in states(core).items() if state == "READY"}
+        core.models.repository = GivenBundles(both[:1])
+        await core.models.load_model("d")  # what was given up takes no room
+        assert states(core)["d:1"] == "READY"
+
+
 async def test_many_callers_load_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(*three(tmp_path)[:2], memory_mb=50, **sizes(a=40, b=40)) as core:
         assert states(core)["a:1"] == "UNAVAILABLE"

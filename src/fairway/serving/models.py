@@ -70,6 +70,7 @@ class Models:
         self._limits: dict[str, ModelServeSettings] = {}
         self._held: dict[str, str] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._coming: list[ServedVersion] = []  # ready, and not live yet
         self._waking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._retiring: dict[asyncio.Task[None], ServedVersion] = {}
         limit_bytes = int(settings.engine_cache_mb * 1e6)
@@ -192,6 +193,7 @@ class Models:
                 await agreed()
             except BaseException:
                 for served in made:
+                    self._coming.remove(served)
                     self._absent.pop((name, served.version), None)
                     if (entry := absent[served.version]) is not None:
                         self._absent[name, served.version] = entry
@@ -356,11 +358,13 @@ class Models:
         served = ServedVersion(name, version, loaded.model, loaded.warmed, settings=settings, sink=self._sink)
         served.size_bytes = loaded.size_bytes
         served.stats.load_s = time.perf_counter() - started
+        self._coming.append(served)
         return served
 
     def _install(self, served: ServedVersion, opened: Opener) -> None:
         """Go live; who was live under the same number retires."""
         name, version = served.name, served.version
+        self._coming.remove(served)
         served.opened = opened
         before = self._live.setdefault(name, {}).get(version)
         self._live[name][version] = served
@@ -392,6 +396,11 @@ class Models:
         holdings = {
             (served.name, served.version): Holding(served.size_bytes, served.used_at, self._pinned(served, newcomer))
             for served in self.live()
+        }
+        # What is ready and not live yet has its memory already. It is none of those that may leave.
+        holdings |= {
+            (served.name, f"{served.version}, to come"): Holding(served.size_bytes, served.used_at, pinned=True)
+            for served in self._coming
         }
         leaving = [self._evict(key) for key in make_room(limit_bytes, newcomer, need_bytes, holdings)]
         if leaving:
