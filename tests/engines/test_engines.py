@@ -152,6 +152,8 @@ def test_compiled_graphs_are_kept_where_they_are_asked_for(
     ("spec", "said"),
     [
         (EngineSpec("onnxruntime", options={"kernels": ["Foreign"]}), "the option 'kernels'; it knows: providers"),
+        (EngineSpec("onnxruntime", options={"providers": "CUDAExecutionProvider"}), "it is a list of names"),
+        (EngineSpec("onnxruntime", options={"providers": 5}), "it is a list of names"),
         (EngineSpec("openvino", options={"cache": "/"}), "the option 'cache'; it knows: precision"),
         (EngineSpec("openvino", options={"precision": "int1"}), "computes in fp32, bf16, fp16"),
         (EngineSpec("abacus"), "engine 'abacus'; installed here: onnxruntime, openvino"),

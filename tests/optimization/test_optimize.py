@@ -241,16 +241,21 @@ def test_a_linear_model_of_scikit_learns_can_be_quantized(
     assert accuracy.value == pytest.approx(digits.model.score(digits.x_test, digits.y_test), abs=0.005)
 
 
+def building_raises(name: str, error: Exception) -> Callable[..., Bundle]:
+    """As ``build_candidate``, but for one recipe."""
+
+    def build(source: Bundle, recipe: Any, *rest: Any) -> Bundle:
+        if recipe.name == name:
+            raise error
+        return build_candidate(source, recipe, *rest)
+
+    return build
+
+
 def test_a_pass_that_raises_takes_nothing_else_down(
     run: Run, mlp_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = build_candidate
-
-    def broken(source: Bundle, recipe: Any, *rest: Any) -> Bundle:
-        if recipe.name == "int8-static":
-            raise ValueError("The truth value\n of an array is ambiguous")
-        return real(source, recipe, *rest)
-
+    broken = building_raises("int8-static", ValueError("The truth value\n of an array is ambiguous"))
     monkeypatch.setattr(explore, "build_candidate", broken)
     found = run(mlp_bundle, Stopwatch(int8_dynamic=1.0))
     failed = next(c for c in found.candidates if c.name == "int8-static")
@@ -279,13 +284,7 @@ def test_a_form_that_is_made_and_cannot_answer_takes_nothing_else_down(
 def test_a_full_disk_ends_the_search_and_is_not_remembered_as_the_forms_fault(
     run: Run, mlp_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = build_candidate
-
-    def full(source: Bundle, recipe: Any, *rest: Any) -> Bundle:
-        if recipe.name == "int8-dynamic":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(source, recipe, *rest)
-
+    full = building_raises("int8-dynamic", OSError(errno.ENOSPC, "No space left on device"))
     with monkeypatch.context() as patched:
         patched.setattr(explore, "build_candidate", full)
         with pytest.raises(OSError, match="No space left"):

@@ -141,7 +141,7 @@ class OnnxRuntimeEngine:
 
 
 def _check_providers(wanted: Sequence[str], available: Sequence[str]) -> None:
-    if isinstance(wanted, str):
+    if not isinstance(wanted, list | tuple):
         raise InvalidBundle(f"the option providers is {wanted!r}; it is a list of names")
     for name in wanted:
         if name not in available:
