@@ -33,7 +33,7 @@ def test_a_description_says_what_each_kind_of_pass_can_change() -> None:
     assert changed["int8-dynamic"] == {"graph", "weights"}
     assert [name for name, p in passes().items() if not p.independent_rows] == ["int8-dynamic"]
     assert {name for name, p in passes().items() if p.needs.data} == {
-        "int8-mixed", "int8-nncf", "int8-static", "prune", "smooth", "tokens",
+        "int8-mixed", "int8-nncf", "int8-static", "prune", "shapes", "smooth", "tokens",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from fairway.bundle.format import MANIFEST, Bundle, read_bundle, write_bundle
 from fairway.core.errors import InvalidBundle
 from fairway.core.manifest import EVIDENCE, EngineSpec, PassRecord
 from fairway.core.processor import int8_sums, processor
-from fairway.optimization.graphs import copy_graph, external_files, graph_digest, largest_difference
+from fairway.optimization.graphs import copy_graph, external_files, fixed_inputs, graph_digest, largest_difference
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.recipes import Recipe, Stage
@@ -107,7 +107,8 @@ def build_candidate(
         lineage = msgspec.structs.replace(before.lineage, parent=source.digest, environment=environment)
         engine = msgspec.structs.replace(engine_after(spec, records), cost=None)
         recipe_so_far = (*before.recipe, *records)
-        manifest = msgspec.structs.replace(before, recipe=recipe_so_far, lineage=lineage, engine=engine)
+        inputs = fixed_inputs(made, before.inputs) if _fixes_inputs(records) else before.inputs
+        manifest = msgspec.structs.replace(before, recipe=recipe_so_far, lineage=lineage, engine=engine, inputs=inputs)
         return write_bundle(destination, manifest, {**kept, **added})
 
 
@@ -120,6 +121,10 @@ def engine_after(spec: EngineSpec, records: Sequence[PassRecord]) -> EngineSpec:
         if not described.independent_rows:
             spec = msgspec.structs.replace(spec, batching=False)
     return spec
+
+
+def _fixes_inputs(records: Sequence[PassRecord]) -> bool:
+    return any("inputs" in passes()[record.name].changes for record in records)
 
 
 def _apply(stage: Stage, source: Path, destination: Path, sample: Sample, engine: EngineSpec) -> EngineSpec:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairway.core.manifest import PassRecord
 from fairway.optimization.passes.base import Parameter
-from fairway.optimization.recipes import Recipe, Stage, recipes
+from fairway.optimization.recipes import Recipe, Stage, beginning, recipes
 from fairway.optimization.registry import passes, runs_here
 from fairway.optimization.search.space import Axis, Choice, Point, Space, Value
 from fairway.optimization.settings import CANDIDATES, MORE, OptimizationSettings
@@ -177,7 +177,7 @@ class Forms:
             str(point.get("engine", "onnxruntime")),
         )
         whole = Stage("graph", {"level": self._settings.level})
-        stages: list[Stage] = []
+        stages = list(beginning(self._settings, self._sample))
         if operators == "standard":
             # Quantization knows standard operators only, so it starts from standard ones, with constants already folded.
             stages += [Stage("lower"), whole if weights == "float" else Stage("graph", {"level": "basic"})]

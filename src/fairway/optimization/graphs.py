@@ -16,6 +16,7 @@ from fairway.bundle.format import file_digest
 from fairway.core.extras import require
 from fairway.core.manifest import EngineSpec
 from fairway.core.mapping import cores
+from fairway.core.tensors import TensorSpec
 from fairway.engines.base import Engine, load_engine
 from fairway.optimization.passes.base import Sample
 
@@ -66,6 +67,19 @@ def structure(path: Path) -> Counter[Any]:
 def operators(path: Path) -> set[tuple[str, str]]:
     """Domains and names of the operators used."""
     return {(node.domain, node.op_type) for node in _nodes(load(path).graph)}
+
+
+def fixed_inputs(path: Path, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """``specs`` with the sizes that the graph has fixed of its inputs, by name."""
+    sizes = {each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in load(path).graph.input}
+    return tuple(
+        msgspec.structs.replace(
+            spec, shape=tuple(size or open_ for size, open_ in zip(sizes[spec.name], spec.shape, strict=True))
+        )
+        if spec.name in sizes
+        else spec
+        for spec in specs
+    )
 
 
 def tidy(model: Any) -> None:

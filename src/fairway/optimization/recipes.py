@@ -69,7 +69,13 @@ def recipes(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Rec
         "int8-static": (*standard, Stage("int8-static", minmax)),
         "int8-percentile": (*standard, Stage("int8-static", percentile)),
     }
-    return tuple(Recipe(name, known[name]) for name in settings.candidates)
+    begun = beginning(settings, sample)
+    return tuple(Recipe(name, (*begun, *known[name])) for name in settings.candidates)
+
+
+def beginning(settings: OptimizationSettings, sample: dict[str, Any]) -> tuple[Stage, ...]:
+    """What every recipe begins with."""
+    return (_stage("shapes", sample), Stage("simplify")) if settings.fixed_shapes else ()
 
 
 def _stage(name: str, sample: dict[str, Any] | None = None) -> Stage:

@@ -26,4 +26,5 @@ def draw_sample(bundle: Bundle, reference: Table, *, rows: int, seed: int) -> Sa
     with Model(bundle) as model:
         feed = model.prepare(reference.feed(model.inputs, drawn))
         fixed = {spec.shape[0] for spec in model.raw_inputs if spec.shape and spec.shape[0] > 0}
-    return Sample(feed, count, fixed.pop() if len(fixed) == 1 else None)
+        made = frozenset(feed) - {spec.name for spec in model.inputs}
+    return Sample(feed, count, fixed.pop() if len(fixed) == 1 else None, made)

@@ -78,6 +78,9 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     level : str
         ONNX Runtime's graph optimizations that the ``graph`` candidate saves. ``extended`` has fused operators that
         only ONNX Runtime knows; ``basic`` stays within the ONNX standard. Both run on any machine.
+    fixed_shapes : bool
+        Whether forms take inputs only of the sizes that the reference rows have (any number of rows; what a tokenizer makes
+        stays open). Requests of other sizes are then refused. For engines that compile for each shape anew.
     calibration_rows : int
         Rows of the reference data that calibrate static quantization.
     percentile : float
@@ -104,6 +107,7 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     tune: bool = True
     cores: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     level: Literal["basic", "extended"] = "extended"
+    fixed_shapes: bool = False
     calibration_rows: Annotated[int, msgspec.Meta(ge=1)] = 256
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99
     per_channel: bool = True

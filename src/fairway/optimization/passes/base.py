@@ -12,8 +12,8 @@ import numpy as np
 from fairway.core.manifest import EngineSpec
 from fairway.core.tensors import Tensors
 
-Part: TypeAlias = Literal["graph", "weights", "engine", "processing"]
-"""What of a bundle a pass can change."""
+Part: TypeAlias = Literal["graph", "weights", "engine", "processing", "inputs"]
+"""What of a bundle a pass can change; ``inputs`` are the shapes that requests may have."""
 
 
 class NothingToDo(Exception):
@@ -30,11 +30,14 @@ class Sample(msgspec.Struct, frozen=True, eq=False):
     rows : int
     batch : int or None
         The only batch size that the graph takes; ``None`` is any.
+    made : frozenset of str
+        Inputs that a step of the bundle's processing makes, and not the caller: their shapes may change with every batch.
     """
 
     feed: Tensors
     rows: int
     batch: int | None = None
+    made: frozenset[str] = frozenset()
 
     def batches(self, size: int = 16) -> Iterator[Tensors]:
         """Batches of one and the same size. Rows that do not fill another are left out; too few for one are repeated."""
