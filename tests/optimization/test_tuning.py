@@ -129,6 +129,13 @@ def test_waiting_is_tried_where_two_rows_cost_hardly_more_than_one() -> None:
     assert {way.max_wait_us for way in tunings(EngineSpec(), Cost(200, 2000), 1)} == {0.0}
 
 
+def test_keeping_answers_is_tried_with_any_number_of_threads_where_requests_repeat() -> None:
+    ways = tunings(EngineSpec(), Cost(100, 4000), 2, repeats=True)
+    assert {(way.threads, way.cache_bytes > 0) for way in ways} == {(1, False), (1, True), (2, False), (2, True)}
+    assert not any(way.cache_bytes for way in tunings(EngineSpec(), Cost(100, 4000), 2))
+    assert {way.cache_bytes for way in tunings(EngineSpec(cache_bytes=5), Cost(6, 1), 1, repeats=True)} == {5, 0}
+
+
 # --- what is taken ------------------------------------------------------------------------------------------------
 
 
@@ -220,12 +227,13 @@ def search(mlp_graph: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("fairway.optimization.optimize.measure_cost", lambda *_, **__: Cost(100.0, 2000.0))
 
-    def run(split_ms: float = 4.0, threads: int = 1) -> tuple[Optimization, list[Tuning]]:
+    def run(split_ms: float = 4.0, threads: int = 1, equal: float = 0.0) -> tuple[Optimization, list[Tuning]]:
         asked: list[Tuning] = []
 
         def serve(_: Bundle, way: Tuning) -> list[Measurement]:
             asked.append(way)
             value = (split_ms if way.threads == 2 else 6.0) + (way.max_batch == 64) + len(asked) * 1e-3
+            value -= 3.0 if way.cache_bytes else 0.0
             return [Measurement("latency_p50_ms", value, value - 0.1, value + 0.1, n=1000)]
 
         bundle = bundle_of(tmp_path / "mlp.fairway", mlp_graph, digits.columns)
@@ -242,7 +250,7 @@ def search(mlp_graph: Path, digits: Digits, tmp_path: Path, monkeypatch: pytest.
             measure=lambda _: [Measurement("latency_p50_ms", 2.0, 1.9, 2.1, n=1000)],
             serve=serve,
             cores=2,
-            settings=OptimizationSettings(trials=0, candidates=("graph",)),
+            settings=OptimizationSettings(trials=0, candidates=("graph",), equal_requests=equal),
             evaluation=EvaluationSettings(resamples=100),
         )
         return found, asked
@@ -258,6 +266,12 @@ def test_what_was_tuned_goes_into_the_bundle_and_the_reports(search: Any) -> Non
     assert "served best on 2 cores: 1 worker of 2 threads, up to 1 row (latency_p50_ms -33 %" in found.as_text()
     assert "How it is served best" in found.as_html()
     assert "1 worker of 2 threads, up to 1 row" in found.as_html()
+
+
+def test_kept_answers_that_pay_go_into_the_bundle(search: Any) -> None:
+    found, _ = search(equal=0.6)
+    assert found.chosen.manifest.engine.cache_bytes == 64_000_000
+    assert "up to 1 row, keeping 64 MB of answers" in " ".join(found.as_text().split())
 
 
 def test_a_bundle_whose_own_way_stays_is_left_as_it_is(search: Any) -> None:

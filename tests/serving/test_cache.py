@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from fairway.core.feeds import digest
 from fairway.core.tensors import Tensors
 from fairway.serving.batches import BatchingSettings
 from fairway.serving.batching import Scheduler
-from fairway.serving.cache import ResponseCache, may_cache, private
+from fairway.serving.cache import ResponseCache, private
 from fairway.serving.joining import Answer
 from fairway.serving.queues import Job
-from fairway.serving.sharing import SharingScheduler
+from fairway.serving.sharing import SharingScheduler, identity
 from fairway.serving.telemetry import VersionStats
 from fairway.testing.builders import linear_bundle
 from tests.serving.virtual import VirtualExecutor, VirtualLoop, play
@@ -44,7 +44,7 @@ class Setup:
         )
         self.cache = ResponseCache(cache_bytes)
         self.front = SharingScheduler(
-            self.scheduler, self.cache, b"v1", loop=loop, listener=self.stats, clock=loop.time
+            self.scheduler, self.cache, partial(identity, b"v1"), loop=loop, listener=self.stats, clock=loop.time
         )
 
     def infer(self, feed: Tensors, raw: bool) -> Tensors:
@@ -274,8 +274,7 @@ def test_models_whose_answers_vary_are_never_cached(tmp_path: Any) -> None:
     from msgspec.structs import replace
 
     manifest = linear_bundle(tmp_path / "m", weights=np.ones((2, 2)), bias=np.zeros(2)).manifest
-    check: Callable[[Any], bool] = may_cache
-    assert check(manifest)
-    assert not check(replace(manifest, deterministic=False))
-    assert not check(replace(manifest, task="generation"))
+    assert manifest.repeatable
+    assert not replace(manifest, deterministic=False).repeatable
+    assert not replace(manifest, task="generation").repeatable
     assert replace(manifest, deterministic=True).digest == manifest.digest  # the new field changes no bundle's identity

@@ -9,15 +9,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.bundle.format import Bundle, write_bundle
 from fairway.core.gate import Limit, Outcome, judge
 from fairway.core.latency import BINS, LatencyProfile
+from fairway.core.tensors import Tensors
+from fairway.serving.cache import ResponseCache
 from fairway.serving.energy import Rapl
 from fairway.serving.performance import _energy, measure_performance
-from fairway.serving.probe import Span
+from fairway.serving.probe import Plan, Span, observe
 from fairway.serving.quantiles import quantile_interval, rate_interval
 from fairway.serving.settings import ModelServeSettings, ServeSettings
 
@@ -108,7 +111,7 @@ def test_fresh_processes_and_full_load_give_everything_an_interval(bundles: tupl
     measured = {(m.metric, m.at_rps): m for m in found.measurements}
     assert len(measured) == len(found.measurements)
     assert {m.metric for m in found.measurements if m.confidence == 1} == {"size_mb"}
-    assert all(m.low < m.value < m.high for m in found.measurements if m.metric not in ("size_mb", "error_rate"))
+    assert all(m.low <= m.value <= m.high for m in found.measurements)
     most, offered = measured["throughput_rps", None], measured["throughput_rps", 400]
     assert offered.high < most.low  # a small model takes thousands
     assert measured["latency_p99_ms", 400].n == 400
@@ -187,3 +190,46 @@ def test_where_one_worker_cannot_begin_none_does(bundles: tuple[Bundle, ...], tm
 def test_a_measurement_may_be_kept_to_few_cores(bundles: tuple[Bundle, ...]) -> None:
     found = measure_performance(bundles[0], rps=None, seconds=0.3, workers=2, cores=1)
     assert {m.metric: m for m in found.measurements}["throughput_rps"].value > 0
+
+
+# --- answers that are kept ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("equal", [0.0, 0.4, 0.9])
+def test_as_many_requests_are_found_in_the_cache_as_are_said_to_repeat(
+    equal: float, bundles: tuple[Bundle, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list[bool]()
+
+    class Watched(ResponseCache):
+        def get(self, key: bytes) -> Tensors | None:
+            answer = super().get(key)
+            found.append(answer is not None)
+            return answer
+
+    monkeypatch.setattr("fairway.serving.served.ResponseCache", Watched)
+    name = bundles[0].manifest.name
+    serving = ServeSettings(models={name: ModelServeSettings(cache_bytes=10**8)})
+    plan = Plan(seconds=1.0, rps=2000.0, rows=1, concurrency=1, seed=0, serving=serving, equal=equal)
+    observed = uvloop.run(observe(bundles[0].path, plan))
+    assert not observed.failures
+    assert np.mean(found) == pytest.approx(equal, abs=0.05)
+    assert observed.memory_mb > 100  # the cache counts as full
+
+
+def test_a_bundle_that_keeps_answers_is_measured_as_if_none_were_asked_for_twice(
+    bundles: tuple[Bundle, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(_: ResponseCache, key: bytes) -> None:
+        keys.append(key)
+
+    keys = list[bytes]()
+    monkeypatch.setattr(ResponseCache, "get", found)
+    before = bundles[0].manifest
+    engine = msgspec.structs.replace(before.engine, cache_bytes=1000)
+    files = {name: bundles[0].file(name) for name in before.files}
+    kept = write_bundle(tmp_path / "kept", msgspec.structs.replace(before, engine=engine), files)
+    plan = Plan(seconds=0.2, rps=500.0, rows=1, concurrency=1, seed=0)
+    uvloop.run(observe(kept.path, plan))
+    assert len(keys) > 100
+    assert len(set(keys)) == len(keys)

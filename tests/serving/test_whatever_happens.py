@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from fairway.serving.cost import BLOCKING_US, CostCurve
 from fairway.serving.inline import Inline
 from fairway.serving.queues import Job
 from fairway.serving.settings import ModelServeSettings, ServeSettings
-from fairway.serving.sharing import SharingScheduler
+from fairway.serving.sharing import SharingScheduler, identity
 from fairway.serving.telemetry import VersionStats
 from fairway.serving.transports.bodies import decompress
 from fairway.testing.builders import linear_bundle
@@ -168,7 +169,9 @@ def test_a_batch_that_stops_waiting_because_it_is_full_runs_after_its_last_reque
         )
         for rows in (1, 1, 4, 4, 2):  # as learned by the clock: a call takes its time, whatever its rows
             scheduler._admission.ran(rows=rows, took_s=1.0, waited_s=0.0, now=0.0)
-        front = SharingScheduler(scheduler, ResponseCache(9999), b"v", loop=loop, listener=stats, clock=loop.time)
+        front = SharingScheduler(
+            scheduler, ResponseCache(9999), partial(identity, b"v"), loop=loop, listener=stats, clock=loop.time
+        )
         for _ in range(50):
             scheduler._patience.arrived(0.0)  # type: ignore[union-attr]
         first = [send(front, n) for n in range(3)]
@@ -196,7 +199,9 @@ def test_an_answer_that_cannot_be_kept_is_given_all_the_same(monkeypatch: pytest
             listener=stats,
             clock=loop.time,
         )
-        front = SharingScheduler(scheduler, ResponseCache(9999), b"v", loop=loop, listener=stats, clock=loop.time)
+        front = SharingScheduler(
+            scheduler, ResponseCache(9999), partial(identity, b"v"), loop=loop, listener=stats, clock=loop.time
+        )
         return list(await asyncio.gather(send(front, 1), send(front, 1)))
 
     assert play(story) == [2, 2]

@@ -69,6 +69,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ``batching``: rows of several requests may share a call, which needs a first axis of any size and answers that do not
     depend on the other rows; a dynamically quantized graph scales over all of a call's rows, so it must not.
     ``max_wait_us``: how long a batch may wait for more requests, where the server learns that waiting pays.
+    ``cache_bytes``: what a server may keep of its answers, for requests that equal an earlier one.
     ``options`` are the engine's own, such as OpenVINO's ``precision``; an engine refuses those that it does not know.
     """
 
@@ -78,6 +79,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     max_batch: Annotated[int, msgspec.Meta(ge=1)] = 64
     batching: bool = True
     max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] = 0.0
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     cost: Cost | None = None
     options: dict[str, Any] = {}
 
@@ -178,6 +180,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         data = msgspec.to_builtins(self)
         data["format"] = self.format
         return msgspec.json.encode(data, order="sorted")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether equal requests have equal answers, so that an answer may be kept for the next."""
+        return self.deterministic and self.task != "generation"
 
     @property
     def digest(self) -> str:

@@ -148,13 +148,15 @@ def measure(
     workers: int = 1,
     serving: ServeSettings | None = None,
     cores: int = 0,
+    equal: float = 0.0,
     settings: EvaluationSettings | None = None,
 ) -> list[Measurement]:
     """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names.
 
     With one server per load, and quickly: for a search that measures again and again. ``saturate``: also the largest
     throughput and the energy; by default where the gate limits them. ``workers``, ``serving`` and ``cores`` are how it is
-    served: by default by one process, as the bundle says. Of ``settings`` the watts of a core, and the confidence, count.
+    served: by default by one process, as the bundle says. ``equal`` is the share of requests that repeat an earlier one. Of
+    ``settings`` the watts of a core, and the confidence, count.
     """
     from fairway.serving.performance import measure_performance
 
@@ -171,6 +173,7 @@ def measure(
             workers=workers,
             serving=serving,
             cores=cores,
+            equal=equal,
             confidence=own.confidence,
             core_watts=own.core_watts,
         ).measurements

@@ -54,9 +54,9 @@ def optimize(
     measured = partial(measure, gate=gate, requests=REQUESTS, saturate=saturate, settings=own)
 
     def served(candidate: Bundle, way: Tuning) -> Sequence[Measurement]:
-        limits = ModelServeSettings(max_batch=way.max_batch, max_wait_us=way.max_wait_us)
+        limits = ModelServeSettings(max_batch=way.max_batch, max_wait_us=way.max_wait_us, cache_bytes=way.cache_bytes)
         serving = ServeSettings(workers=way.workers, threads=way.threads, models={candidate.manifest.name: limits})
-        return measured(candidate, workers=way.workers, serving=serving, cores=cores)
+        return measured(candidate, workers=way.workers, serving=serving, cores=cores, equal=settings.equal_requests)
 
     with open_mapper(project.settings.compute) as mapper:
         return search(

@@ -279,7 +279,13 @@ class _Search:
         if serve is None:
             return None
         return tune(
-            tunings(bundle.manifest.engine, self._cost(bundle, sample), cores, self._load()),
+            tunings(
+                bundle.manifest.engine,
+                self._cost(bundle, sample),
+                cores,
+                self._load(),
+                repeats=self.settings.equal_requests > 0 and bundle.manifest.repeatable,
+            ),
             lambda way: serve(bundle, way),
             subject=bundle.digest,
             gate=self.gate,
@@ -304,7 +310,11 @@ class _Search:
         if tuned is not None and tuned.ways and tuned.chosen != tuned.ways[0].tuning:
             way = tuned.chosen
             engine = msgspec.structs.replace(
-                engine, threads=way.threads, max_batch=way.max_batch, max_wait_us=way.max_wait_us
+                engine,
+                threads=way.threads,
+                max_batch=way.max_batch,
+                max_wait_us=way.max_wait_us,
+                cache_bytes=way.cache_bytes,
             )
         engine = msgspec.structs.replace(engine, cost=self._cost(bundle, sample, engine.threads))
         lineage = msgspec.structs.replace(before.lineage, parent=self.original.digest)

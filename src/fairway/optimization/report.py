@@ -92,12 +92,15 @@ class Tuning(msgspec.Struct, frozen=True):
         Rows of one call.
     max_wait_us : float
         How long a batch may wait for more requests, in microseconds.
+    cache_bytes : int
+        What each worker may keep of its answers.
     """
 
     workers: int
     threads: int
     max_batch: int
     max_wait_us: float = 0.0
+    cache_bytes: int = 0
 
     def __str__(self) -> str:
         """In words, which name it in the journal."""
@@ -105,6 +108,7 @@ class Tuning(msgspec.Struct, frozen=True):
             f"{_counted(self.workers, 'worker')} of {_counted(self.threads, 'thread')}",
             f"up to {_counted(self.max_batch, 'row')}",
             *([f"waiting {self.max_wait_us:g} us"] if self.max_wait_us else []),
+            *([f"keeping {self.cache_bytes / 1e6:g} MB of answers"] if self.cache_bytes else []),
         )
         return ", ".join(parts)
 

@@ -75,6 +75,9 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         leave), rows of a call, and how long a batch may wait. What is better beyond the noise goes into the bundle.
     cores : int
         That the server is to have, for ``tune``; 0: all of this machine that Fairway may use.
+    equal_requests : float
+        The share of requests in production that equal an earlier one, which no test set says. Above 0, ``tune`` tries as well
+        to keep answers (``[serve] cache_bytes``): each worker 64 MB.
     level : str
         ONNX Runtime's graph optimizations that the ``graph`` candidate saves. ``extended`` has fused operators that
         only ONNX Runtime knows; ``basic`` stays within the ONNX standard. Both run on any machine.
@@ -106,6 +109,7 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     min_size_gain_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     tune: bool = True
     cores: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    equal_requests: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     level: Literal["basic", "extended"] = "extended"
     fixed_shapes: bool = False
     calibration_rows: Annotated[int, msgspec.Meta(ge=1)] = 256

@@ -1,4 +1,4 @@
-"""How a form is served best on a number of cores: threads, workers, rows of a call and how long it waits, measured in turn."""
+"""How a form is served best on a number of cores: threads, workers, rows of a call, waiting and kept answers, in turn."""
 
 from __future__ import annotations
 
@@ -32,22 +32,28 @@ _MEETING = 0.3
 """Where the load keeps the cores busy for less than this share of the time, batches are hardly ever of two requests."""
 _FLAT = 1.3
 """A call of two rows costs at most so much more than one of one, where waiting may pay."""
+_CACHE_BYTES = 64_000_000
 _MEASURED = 3
 """Ways that are measured in all rounds, the bundle's own among them; of more, one round decides."""
 
 
-def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> tuple[Tuning, ...]:
+def tunings(
+    spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf, *, repeats: bool = False
+) -> tuple[Tuning, ...]:
     """Ways worth trying, the bundle's own first; workers take the cores that one call's threads leave.
 
     What computes on an accelerator has one worker, and the bundle's threads. Else threads double up to ``cores``, unless
     calls are too short to be shared. Limits on rows come from the cost curve: where more rows save hardly anything, and a
     larger one where they still save much. Waiting is tried where a call of two rows costs hardly more than one of one.
-    Neither matters where the cores are so little busy that requests seldom meet.
+    Neither matters where the cores are so little busy that requests seldom meet. Keeping answers is tried with any number of
+    threads.
 
     Parameters
     ----------
     rps : float
         The load, in requests per second; infinite where the objective is what is measured at full load.
+    repeats : bool
+        Whether requests equal earlier ones, and their answers may be kept.
 
     Examples
     --------
@@ -73,9 +79,12 @@ def tunings(spec: EngineSpec, cost: Cost, cores: int, rps: float = math.inf) -> 
         rows += [more] if cost.of(more) / _LONGER < _LESS * cost.of(spec.max_batch) else []
         if cost.of(2) <= _FLAT * cost.of(1) and cost.of(1) >= _SPLITS_US:
             waits += [round(cost.of(1), 0)]
-    kinds = product(dict.fromkeys(threads), dict.fromkeys(rows), dict.fromkeys(waits))
+    kept = spec.cache_bytes
+    kinds = [*product(threads, rows, waits, [kept])]
+    if repeats:
+        kinds += product(threads, rows[:1], waits[:1], [0, kept or _CACHE_BYTES])
     workers = {each: 1 if spec.accelerated else max(1, cores // each) for each in threads}
-    return tuple(Tuning(workers[each], each, most, wait) for each, most, wait in kinds)
+    return tuple(Tuning(workers[each], each, most, wait, cache) for each, most, wait, cache in dict.fromkeys(kinds))
 
 
 def tune(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from fairway.core.manifest import Manifest
 from fairway.core.tensors import Tensor, Tensors
 
 _OVERHEAD = 512
@@ -30,7 +29,7 @@ class ResponseCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._entries: OrderedDict[bytes, tuple[Tensors, int]] = OrderedDict()
         self.size_bytes = 0
 
@@ -45,21 +44,16 @@ class ResponseCache:
     def put(self, key: bytes, answer: Tensors) -> None:
         """Keep an answer that nobody will change, unless it alone is larger than the cache."""
         size = _OVERHEAD + len(key) + sum(map(_bytes_of, answer.values()))
-        if size > self._max_bytes or key in self._entries:
+        if size > self.max_bytes or key in self._entries:
             return
         self._entries[key] = (answer, size)
         self.size_bytes += size
-        while self.size_bytes > self._max_bytes:
+        while self.size_bytes > self.max_bytes:
             _, (_, freed) = self._entries.popitem(last=False)
             self.size_bytes -= freed
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-def may_cache(manifest: Manifest) -> bool:
-    """Whether equal requests have equal answers."""
-    return manifest.deterministic and manifest.task != "generation"
 
 
 def private(feed: Tensors) -> Tensors:

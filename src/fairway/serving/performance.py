@@ -50,6 +50,7 @@ def measure_performance(
     workers: int = 1,
     serving: ServeSettings | None = None,
     cores: int = 0,
+    equal: float = 0.0,
 ) -> Performance:
     """Serve ``bundle`` in fresh processes, one after another, and measure it under load.
 
@@ -84,6 +85,8 @@ def measure_performance(
         Threads of a call, and limits of the model. By default those of the bundle.
     cores : int, default 0
         How many of the cores that this process may use they share; 0: all.
+    equal : float, default 0
+        The share of requests that equal an earlier one, where the server keeps answers; memory counts its cache as full.
 
     Returns
     -------
@@ -99,9 +102,8 @@ def measure_performance(
     saturating = bool(saturate_s) and rps is not None
     seen: list[Observed] = []
     for number in range(processes):
-        plan = Plan(
-            part, each_rps, rows, max(1, concurrency // workers), seed, saturate_s, serving or ServeSettings(), cores
-        )
+        callers, settings = max(1, concurrency // workers), serving or ServeSettings()
+        plan = Plan(part, each_rps, rows, callers, seed, saturate_s, settings, cores, equal)
         seeds = range(seed + number * workers, seed + (number + 1) * workers)
         observed = observe_together(bundle, [msgspec.structs.replace(plan, seed=own) for own in seeds])
         if isinstance(observed, str):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +29,10 @@ from fairway.core.messages import InferRequest
 from fairway.serving.energy import Rapl
 from fairway.serving.inference import InferenceCore, Outcome
 from fairway.serving.models import Models
+from fairway.serving.queues import Job
 from fairway.serving.routing import Route
 from fairway.serving.settings import ServeSettings
+from fairway.serving.sharing import SharingScheduler
 from fairway.serving.telemetry import Telemetry
 from fairway.serving.warmup import made_up_rows, sample_rows, take
 
@@ -41,6 +45,8 @@ _ENOUGH = 100
 _PATIENCE = 10
 """How many times as long as asked to wait for them."""
 _BACK_OFF_S = 0.001
+_KNOWN = 32
+"""Requests back that one may be repeated from: few, so that a cache of any size still has it."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -48,7 +54,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     ``rps``: offered load with Poisson arrivals; ``None``: ``concurrency`` callers, each sending as soon as it is answered.
     ``saturate_s``: how long to let such callers follow the load; 0: not at all. ``serving``: threads of a call and limits
-    of the model, as a server would have them. ``cores``: how many of those allowed are used; 0: all.
+    of the model, as a server would have them. ``cores``: how many of those allowed are used; 0: all. ``equal``: the share of
+    requests that count as equal to an earlier one, where answers are kept.
     """
 
     seconds: float
@@ -59,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     saturate_s: float = 0.0
     serving: ServeSettings = ServeSettings()
     cores: int = 0
+    equal: float = 0.0
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -94,6 +102,30 @@ class _Mark(NamedTuple):
     def until(self, later: _Mark) -> Span:
         joules = None if self.joules is None or later.joules is None else later.joules - self.joules
         return Span(later.at_s - self.at_s, later.answered - self.answered, later.cpu_s - self.cpu_s, joules)
+
+
+class _Repeats:
+    """Names requests so that ``share`` of them equal an earlier one, and all others none: a load's few rows always would.
+
+    Parameters
+    ----------
+    identify : callable
+        Names them as a server does; what that takes is taken here, too.
+    """
+
+    def __init__(self, identify: Callable[[Job], bytes], share: float, seed: int) -> None:
+        self._identify, self._share = identify, share
+        self._random = random.Random(seed)  # noqa: S311 (a load, not a secret)
+        self._known: deque[bytes] = deque(maxlen=_KNOWN)
+        self._new = count()
+
+    def __call__(self, job: Job) -> bytes:
+        key = self._identify(job)
+        if self._known and self._random.random() < self._share:
+            return self._random.choice(self._known)
+        key += next(self._new).to_bytes(8, "little")
+        self._known.append(key)
+        return key
 
 
 class _Load:
@@ -207,6 +239,10 @@ async def observe(path: Path, plan: Plan, ready: Callable[[], None] = lambda: No
     name = bundle.manifest.name
     await models.load(name, "1", lambda: bundle)
     models.point(name, Route("1"))
+    front = models.resolve(name, None, None).front
+    sharing = front if isinstance(front, SharingScheduler) else None
+    if sharing:
+        sharing.identify = _Repeats(sharing.identify, plan.equal, plan.seed)
     rows = sample_rows(bundle) or made_up_rows(bundle.manifest.inputs)
     loaded = time.perf_counter()
     await core.infer(InferRequest(name, take(rows, plan.rows)))
@@ -214,7 +250,8 @@ async def observe(path: Path, plan: Plan, ready: Callable[[], None] = lambda: No
     ready()
     load = _Load(core, name, plan, rows)
     await (load.closed_loop(plan.seconds) if plan.rps is None else load.open_loop(plan.rps))
-    memory_mb = psutil.Process().memory_info().rss / 1e6
+    unfilled = sharing.cache.max_bytes - sharing.cache.size_bytes if sharing else 0  # a server fills it sooner or later
+    memory_mb = (psutil.Process().memory_info().rss + unfilled) / 1e6
     saturated = await _Load(core, name, plan, rows).saturated() if plan.saturate_s else []
     return Observed(
         load_ms=(answered - started) * 1e3,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Hashable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from enum import StrEnum
+from functools import partial
 
 import msgspec
 
@@ -17,14 +18,14 @@ from fairway.core.tensors import Tensors, TensorSpec
 from fairway.model import Model
 from fairway.serving.batches import BatchingSettings
 from fairway.serving.batching import Scheduler
-from fairway.serving.cache import ResponseCache, may_cache
+from fairway.serving.cache import ResponseCache
 from fairway.serving.cost import CostCurve
 from fairway.serving.lengths import length_of
 from fairway.serving.niceness import RUNNING, give_way
 from fairway.serving.queues import TakesJobs
 from fairway.serving.repository import Opener
 from fairway.serving.settings import Limits, ServeSettings
-from fairway.serving.sharing import SharingScheduler
+from fairway.serving.sharing import SharingScheduler, identity
 from fairway.serving.telemetry import VersionStats
 from fairway.serving.validation import Signature
 from fairway.serving.warmup import Warmed
@@ -108,7 +109,7 @@ class ServedVersion:
         self.raw_signature = Signature(model.raw_inputs, batching=warmed.batching) if self.processed else self.signature
         engine = model.manifest.engine
         limits = settings.of(name, engine)
-        caches = bool(limits.cache_bytes) and may_cache(model.manifest)
+        caches = bool(limits.cache_bytes) and model.manifest.repeatable
         self.description = Description(
             name,
             version,
@@ -154,7 +155,7 @@ class ServedVersion:
             self.front = SharingScheduler(
                 self.scheduler,
                 ResponseCache(limits.cache_bytes),
-                model.manifest.digest.encode(),
+                partial(identity, model.manifest.digest.encode()),
                 loop=asyncio.get_running_loop(),
                 listener=self.stats,
                 used=self._use,

@@ -75,8 +75,9 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         How many levels the request parameter ``priority`` has, 1 being the highest; 0 ignores it, and says so once in the log.
     default_priority : int
         Level of requests that name none, or one that does not exist; 0 is the middle one.
-    cache_bytes : int
-        Memory for answers of one version, so that an equal request is not run again; 0 is no cache.
+    cache_bytes : int, optional
+        Memory for answers of one version, so that an equal request is not run again; 0 is no cache. By default as the bundle
+        says.
     inline_us : float
         A batch expected to take at most this many microseconds runs on the event loop: a hop to a thread costs more.
     concurrent_batches : int
@@ -142,7 +143,7 @@ class ServeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     max_wait_us: Annotated[float, msgspec.Meta(ge=0, le=10_000_000)] | None = None
     priority_levels: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     default_priority: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
-    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     inline_us: Annotated[float, msgspec.Meta(ge=0)] = 250.0
     concurrent_batches: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     memory_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0

@@ -37,6 +37,11 @@ class CacheListener(Protocol):
         ...
 
 
+def identity(seed: bytes, job: Job) -> bytes:
+    """The same for equal requests of the version whose digest is ``seed``, and for no others."""
+    return digest(seed, job.feed, job.raw)
+
+
 class SharingScheduler:
     """Answers as its scheduler does, and keeps what it answered. Errors are never kept. For the event loop's thread only.
 
@@ -44,8 +49,8 @@ class SharingScheduler:
     ----------
     scheduler : Scheduler
     cache : ResponseCache
-    seed : bytes
-        The version's digest.
+    identify : callable
+        Gives a job's key, by which equal ones are known; see :func:`identity`.
     loop : asyncio.AbstractEventLoop
     listener : CacheListener
     used : callable, optional
@@ -58,7 +63,7 @@ class SharingScheduler:
         self,
         scheduler: Scheduler,
         cache: ResponseCache,
-        seed: bytes,
+        identify: Callable[[Job], bytes],
         *,
         loop: asyncio.AbstractEventLoop,
         listener: CacheListener,
@@ -72,7 +77,7 @@ class SharingScheduler:
         self.clock = clock
         self._used = used
         self.flights: dict[bytes, _Flight] = {}
-        self._seed = seed
+        self.identify = identify
 
     def submit(self, job: Job, signature: Hashable, *, timeout_s: float | None = None, priority: int = 0) -> None:
         """See :class:`~fairway.serving.queues.TakesJobs`.
@@ -80,7 +85,7 @@ class SharingScheduler:
         A shared run has its first caller's priority, and each caller its own timeout.
         """
         job.arrived = arrived = self.clock()
-        key = digest(self._seed, job.feed, job.raw)
+        key = self.identify(job)
         answer = self.cache.get(key)
         if answer is not None:
             job.owner = _Kept(self.loop.call_soon(job.answered, answer))  # not within submit: callers count on that
