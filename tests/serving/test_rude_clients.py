@@ -7,6 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -68,7 +69,13 @@ def statuses(connection: socket.socket) -> list[int]:
 
 @pytest.mark.parametrize(
     "start",
-    [b"P", b"POST %s HTTP/1.1\r\nhost: x\r\nx-" % INFER, message(BODY[:-9], declared=len(BODY)), CHUNKED + b"5\r\nab"],
+    [
+        b"P",
+        b"POST %s HTTP/1.1\r\nhost: x\r\nx-" % INFER,
+        message(BODY[:-9], declared=len(BODY)),
+        message(BODY[:-9], declared=10_000_000),
+        CHUNKED + b"5\r\nab",
+    ],
 )
 def test_a_request_that_never_ends_is_told_so(connection: socket.socket, start: bytes) -> None:
     connection.sendall(start)
@@ -82,6 +89,7 @@ def test_a_request_that_never_ends_is_told_so(connection: socket.socket, start: 
         READY[:-2],
         b"POST %s HTTP/1.1\r\nhost: x\r\nx-" % INFER,
         message(BODY[:-9], declared=len(BODY)),
+        message(BODY[:-9], declared=10_000_000),
         CHUNKED + b"5\r\nab",
         b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
     ],
@@ -109,6 +117,16 @@ def test_a_trickle_buys_no_time(connection: socket.socket) -> None:
 def test_a_refusal_reaches_a_client_that_is_still_sending(connection: socket.socket) -> None:
     connection.sendall(b"what?\r\n\r\n" + bytes(2**22))  # to close on it would reset the connection
     assert statuses(connection) == [400]
+
+
+def test_a_large_body_that_comes_after_its_refusal_is_not_answered_again(connection: socket.socket) -> None:
+    connection.sendall(message(bytes(1000), declared=3_000_000))
+    assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+    more = b""
+    with suppress(ConnectionError):  # it may be closed already
+        connection.sendall(bytes(2_999_000))
+        more = connection.recv(65536)
+    assert not more
 
 
 @pytest.mark.parametrize("said", [b"", b"\r\n\r\n"])

@@ -12,12 +12,15 @@ import msgspec
 from fairway.core.errors import FairwayError, InvalidRequest, RequestTooLarge
 from fairway.serving.transports import traced
 from fairway.serving.transports.bodies import too_large
+from fairway.serving.transports.bulk import Bulk
 from fairway.serving.transports.connection import Connection
 from fairway.serving.transports.exchange import BadHead, Exchange
 from fairway.serving.transports.heads import Head, head_of, infer_target
 
 log = logging.getLogger(__name__)
 
+_LARGE = 2**17
+"""Bytes from which on what is left of a body is read without the parser."""
 _MAX_PATHS = 1024
 _MAX_HEADS = 1024
 _MAX_HEAD = 2048
@@ -57,6 +60,23 @@ class Reading(Connection):
             self._head_bytes += len(data)
         while data:
             data = self._feed(data)
+        exchange = self._exchange
+        if exchange is not None and exchange.more_body and exchange.head.length - len(exchange.body) >= _LARGE:
+            self._read_on(exchange)
+
+    def _read_on(self, exchange: Exchange) -> None:
+        """Read the rest of a large body without the parser."""
+        if exchange.refused is not None or self._deaf or self.flow.read_paused or self.transport.is_closing():
+            return
+
+        def whole() -> None:
+            if self._deaf:  # it took too long, and was refused
+                return
+            self.parser = httptools.HttpRequestParser(self)  # the one before still waits for this body
+            self.on_message_complete()
+
+        exchange.body = bytearray(exchange.body)
+        Bulk(self, self.transport, exchange.body, exchange.head.length, whole)
 
     def _known(self, data: bytes) -> bool:
         """Run ``data`` if it is one request whose head is known, and its turn has come."""
