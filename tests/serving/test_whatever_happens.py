@@ -8,8 +8,9 @@ import http.client
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from fairway.serving.queues import Job
 from fairway.serving.settings import ModelServeSettings, ServeSettings
 from fairway.serving.sharing import SharingScheduler, identity
 from fairway.serving.telemetry import VersionStats
+from fairway.serving.threads import RunsCalls, Threads
 from fairway.serving.transports.bodies import decompress
 from fairway.testing.builders import linear_bundle
 from tests.serving.conftest import request_of
@@ -46,7 +48,7 @@ def doubled(feed: Tensors, raw: bool) -> Tensors:
 
 
 def scheduler_of(
-    infer: Callable[[Tensors, bool], Tensors] = doubled, executor: Executor | None = None, **how: Any
+    infer: Callable[[Tensors, bool], Tensors] = doubled, executor: RunsCalls | None = None, **how: Any
 ) -> Scheduler:
     known = CostCurve(BLOCKING_US)
     known.learn(1, 1.0)
@@ -92,28 +94,54 @@ async def test_what_is_no_exception_is_an_answer_too(raised: BaseException, inli
         await scheduler.drain()
 
 
-class Starved(ThreadPoolExecutor):
-    """The first thread cannot be started. As in the library, the work stays queued all the same."""
-
-    kept: tuple[Any, ...] = ()
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if not self.kept:
-            self.kept = (fn, *args)
-            raise RuntimeError("can't start new thread")
-        super().submit(*self.kept)
-        return super().submit(fn, *args, **kwargs)
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
-async def test_without_a_thread_a_request_is_refused_and_the_next_one_runs() -> None:
-    with Starved(1) as executor:
-        scheduler = scheduler_of(executor=executor)
-        async with asyncio.timeout(20):
+async def test_without_a_thread_a_request_is_refused_and_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = Threads(1, "engine")
+    scheduler = scheduler_of(executor=threads)
+    async with asyncio.timeout(20):
+        with monkeypatch.context() as starved:
+            starved.setattr(threading.Thread, "start", no_thread)
             with pytest.raises(Overloaded, match="can't start new thread"):
                 await send(scheduler, 1)
-            assert await asyncio.gather(*(send(scheduler, n) for n in range(3))) == [0, 2, 4]
-            await scheduler.drain()
+        assert await asyncio.gather(*(send(scheduler, n) for n in range(3))) == [0, 2, 4]
+        await scheduler.drain()
+    threads.close()
     assert (scheduler.queued_requests, scheduler.queued_rows) == (0, 0)
+
+
+def test_with_one_thread_others_may_fail_to_start_and_one_that_fails_at_its_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def panic() -> None:
+        raise Panic("out of range")
+
+    threads, ran = Threads(2, "engine"), list[int]()
+    threads.submit(ran.append, 1)
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", no_thread)
+        threads.submit(panic)
+        threads.submit(ran.append, 2)
+    threads.submit(ran.append, 3)
+    threads.close()
+    assert sorted(ran) == [1, 2, 3]
+    assert "out of range" in caplog.text
+
+
+def test_a_thread_keeps_nothing_of_a_call_that_is_over() -> None:
+    class Rows:
+        pass
+
+    threads, done = Threads(1, "engine"), threading.Event()
+    rows = Rows()
+    gone = weakref.ref(rows, lambda _: done.set())
+    threads.submit(lambda _: None, rows)
+    del rows
+    assert done.wait(20)
+    assert gone() is None
+    threads.close()
 
 
 # -- the queue

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Executor
 
 from fairway.core.errors import DeadlineExceeded, FairwayError, InferenceFailed, ModelNotReady, Overloaded
 from fairway.core.tensors import Tensors
@@ -18,6 +17,7 @@ from fairway.serving.inline import Inline, waits_of_thread
 from fairway.serving.joining import Answer, Infer, Run, concatenate, run_alone, run_joined
 from fairway.serving.lengths import Length
 from fairway.serving.queues import Job, Part, Piece, Traced, job_of, level_of
+from fairway.serving.threads import RunsCalls
 from fairway.serving.waiting import Patience
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Scheduler:
         ``infer(feed, raw)``; runs on the loop or on the executor.
     settings : BatchingSettings
     loop : asyncio.AbstractEventLoop
-    executor : Executor
+    executor : RunsCalls
         Takes what is too long for the loop; at least ``slots`` threads.
     listener : Listener
     curves : dict of signature to CostCurve, optional
@@ -59,7 +59,7 @@ class Scheduler:
         settings: BatchingSettings,
         *,
         loop: asyncio.AbstractEventLoop,
-        executor: Executor,
+        executor: RunsCalls,
         listener: Listener,
         curves: dict[Hashable, CostCurve] | None = None,
         length: Length | None = None,
@@ -232,14 +232,9 @@ class Scheduler:
     def _start(self, pieces: list[Piece], signature: Hashable) -> None:
         """Run on a thread."""
         self._running += 1
-        open_ = [True]
         try:
-            self._executor.submit(self._work, pieces, signature, self._clock(), open_)
-        except RuntimeError as error:  # no thread can be started; but the executor has kept the work
-            try:
-                open_.pop()
-            except IndexError:
-                return  # and another thread has it
+            self._executor.submit(self._work, pieces, signature, self._clock())
+        except RuntimeError as error:
             self._running -= 1
             text = f"no thread could be had for the model ({error}); allow this process more of them, or try again"
             for job in map(job_of, pieces):
@@ -248,12 +243,8 @@ class Scheduler:
                     self._listener.refused(failure, self._clock() - job.arrived)
                     self._settle(job, failure)
 
-    def _work(self, pieces: list[Piece], signature: Hashable, started: float, open_: list[bool]) -> None:
+    def _work(self, pieces: list[Piece], signature: Hashable, started: float) -> None:
         """On the executor's thread."""
-        try:
-            open_.pop()
-        except IndexError:
-            return  # refused
         began = time.thread_time()
         runs, took_s = self._execute(pieces)
         own_s = time.thread_time() - began

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
 
@@ -27,6 +26,7 @@ from fairway.serving.repository import Opener
 from fairway.serving.settings import Limits, ServeSettings
 from fairway.serving.sharing import SharingScheduler, identity
 from fairway.serving.telemetry import VersionStats
+from fairway.serving.threads import Threads
 from fairway.serving.validation import Signature
 from fairway.serving.warmup import Warmed
 
@@ -127,9 +127,7 @@ class ServedVersion:
         self._outputs, self._raw_outputs = len(model.outputs), len(model.raw_outputs)
         slots = limits.concurrent_batches
         length = length_of(model.manifest) if warmed.batching else None
-        self._executor: Executor = ThreadPoolExecutor(
-            slots, f"{name}:{version}", initializer=give_way, initargs=(RUNNING,)
-        )
+        self._threads = Threads(slots, f"{name}:{version}", partial(give_way, RUNNING))
         self.scheduler = Scheduler(
             self._infer,
             BatchingSettings(
@@ -145,7 +143,7 @@ class ServedVersion:
                 default_priority=limits.priority,
             ),
             loop=asyncio.get_running_loop(),
-            executor=self._executor,
+            executor=self._threads,
             listener=self.stats,
             curves=None if length else _by_kind(warmed),
             length=length,
@@ -169,7 +167,7 @@ class ServedVersion:
     async def retire(self) -> None:
         """Answer what is queued, then free the model."""
         await self.scheduler.drain()
-        self._executor.shutdown(wait=True)
+        self._threads.close()
         self.model.close()
 
     def _use(self) -> None:
