@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from fairway.serving.logs import QueuedLines
 from tests.serving.conftest import request_of
 
 
-def _take(written: bytearray, _: int, content: bytes) -> int:
+def _take(written: bytearray, _: int, parts: Sequence[bytes]) -> int:
+    content = b"".join(parts)
     written.extend(content)
     return len(content)
 
@@ -35,7 +37,8 @@ def record(text: str) -> logging.LogRecord:
 def test_lines_are_written_whole_and_in_order_however_little_the_reader_takes_at_a_time() -> None:
     written = bytearray()
 
-    def write(_: int, content: bytes) -> int:
+    def write(_: int, parts: Sequence[bytes]) -> int:
+        content = b"".join(parts)
         written.extend(content[:7])
         return min(7, len(content))
 
@@ -51,7 +54,8 @@ def test_above_the_limit_lines_are_dropped_and_counted() -> None:
     written: list[str] = []
     entered, go_on = threading.Event(), threading.Event()
 
-    def write(_: int, content: bytes) -> int:
+    def write(_: int, parts: Sequence[bytes]) -> int:
+        content = b"".join(parts)
         entered.set()
         assert go_on.wait(20)
         written.append(content.decode())
@@ -74,7 +78,8 @@ def test_above_the_limit_lines_are_dropped_and_counted() -> None:
 def test_a_reader_that_left_or_a_full_disk_are_no_matter() -> None:
     calls = []
 
-    def write(_: int, content: bytes) -> int:
+    def write(_: int, parts: Sequence[bytes]) -> int:
+        content = b"".join(parts)
         calls.append(content)
         raise BrokenPipeError
 
@@ -87,7 +92,8 @@ def test_a_reader_that_left_or_a_full_disk_are_no_matter() -> None:
 def test_what_a_full_disk_did_not_take_is_counted_and_cuts_no_later_line() -> None:
     disk, full = bytearray(), threading.Event()
 
-    def write(_: int, content: bytes) -> int:
+    def write(_: int, parts: Sequence[bytes]) -> int:
+        content = b"".join(parts)
         if len(disk) < 5:
             disk.extend(content[: 5 - len(disk)])
             return 5

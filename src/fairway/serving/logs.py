@@ -65,7 +65,7 @@ class QueuedLines(logging.Handler):
     patience_s : float
         How long :meth:`close` waits for the reader to take what is left.
     write : callable
-        Writes bytes to the descriptor and says how many it took.
+        Writes parts to the descriptor, as :func:`os.writev`, and says how many bytes it took.
     lock : int, optional
         Another descriptor, to lock while lines are written: a write longer than a pipe's atomic one (4 KiB) would else be cut
         by those of other processes.
@@ -77,7 +77,7 @@ class QueuedLines(logging.Handler):
         *,
         limit: int = 10_000,
         patience_s: float = 1.0,
-        write: Callable[[int, bytes], int] = os.write,
+        write: Callable[[int, Sequence[bytes]], int] = os.writev,
         lock: int | None = None,
     ) -> None:
         super().__init__()
@@ -86,7 +86,9 @@ class QueuedLines(logging.Handler):
         self._patience_s = patience_s
         self._write = write
         self._lock = lock
-        self._lines: deque[str] = deque()
+        self._parts: deque[tuple[bytes, int]] = deque()
+        self._waiting = 0  # lines in all parts
+        self._mutex = threading.Lock()
         self._dropped = 0
         self._last = b"\n"
         self._wake = threading.Event()
@@ -110,16 +112,22 @@ class QueuedLines(logging.Handler):
         self.extend((text,))
 
     def extend(self, texts: Sequence[str]) -> None:
-        """Queue lines that are formatted already."""
-        lines = self._lines
-        room = self._limit - len(lines)
-        if len(texts) > room:
-            self._dropped += len(texts) - max(0, room)
-            texts = texts[: max(0, room)]
-        elif self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            lines.append(self.format(_dropped(dropped)))
-        lines.extend(texts)
+        """Queue lines that are formatted already.
+
+        They become one part here, and not on the thread: each time that one asks for the interpreter lock, it takes the lock
+        from whoever answers, which costs more than a turn's lines.
+        """
+        with self._mutex:
+            room = self._limit - self._waiting
+            if len(texts) > room:
+                self._dropped += len(texts) - max(0, room)
+                texts = texts[: max(0, room)]
+            elif self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                texts = (self.format(_dropped(dropped)), *texts)
+            if texts:
+                self._parts.append(("\n".join((*texts, "")).encode(errors="backslashreplace"), len(texts)))
+                self._waiting += len(texts)
         if self._asleep:
             self._asleep = False
             self._wake.set()
@@ -137,38 +145,51 @@ class QueuedLines(logging.Handler):
         super().close()
 
     def _run(self) -> None:
-        lines = self._lines
         while self._gather():
-            for _ in range(0, len(lines), _LINES_PER_WRITE):
-                taken = [lines.popleft() for _ in range(min(len(lines), _LINES_PER_WRITE))]
-                taken.append("")
+            while parts := self._taken():
                 with self._alone():
-                    self._write_all("\n".join(taken).encode(errors="backslashreplace"))
+                    self._write_all(parts)
 
     def _gather(self) -> bool:
         """Wait for some lines; false at the end. To be woken for each would cost the server more than the line does."""
-        if not self._lines:
+        if not self._parts:
             self._asleep = True  # before the look: whoever adds a line after it sees this
-            if not self._lines and not self._closed:
+            if not self._parts and not self._closed:
                 self._wake.wait()
             self._asleep = False
             self._wake.clear()
-        if len(self._lines) < _GATHERED and not self._closed:
+        if self._waiting < _GATHERED and not self._closed:
             time.sleep(_GATHER_S)
-        return bool(self._lines) or not self._closed
+        return bool(self._parts) or not self._closed
 
-    def _write_all(self, content: bytes) -> None:
-        if content and self._last != b"\n":  # the disk was full in the middle of a line
-            content = b"\n" + content
-        while content:
+    def _taken(self) -> list[bytes]:
+        """The parts for one call."""
+        found, size = list[bytes](), 0
+        with self._mutex:
+            while self._parts and size < _CALL_BYTES and len(found) < _CALL_PARTS:
+                part, lines = self._parts.popleft()
+                found.append(part)
+                size += len(part)
+                self._waiting -= lines
+        return found
+
+    def _write_all(self, parts: list[bytes]) -> None:
+        if self._last != b"\n":  # the disk was full in the middle of a line
+            parts = [b"\n", *parts]
+        while parts:
             try:
-                size = self._write(self._descriptor, content)
-                self._last, content = content[size - 1 : size], content[size:]
+                size = self._write(self._descriptor, parts)
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError:  # nobody reads, or the disk is full
-                self._dropped += content.count(b"\n")
+                self._dropped += sum(part.count(b"\n") for part in parts)
                 break
+            else:
+                if size == sum(map(len, parts)):
+                    self._last = b"\n"
+                    break
+                content = b"".join(parts)
+                self._last, parts = content[size - 1 : size] or self._last, [content[size:]]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -184,8 +205,8 @@ class QueuedLines(logging.Handler):
             fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
-_LINES_PER_WRITE = 128
-"""Of more, the text would be too large for memory that was used before: fresh pages cost more than the lines."""
+_CALL_BYTES, _CALL_PARTS = 2**19, 512
+"""Of one call; the kernel takes 1,024 parts at most."""
 _GATHERED = 1000
 _GATHER_S = 0.02
 
