@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from fairway.bundle.format import Bundle
+from fairway.core.launch import python
 from fairway.engines.cache import EngineCache
 from fairway.engines.onnxruntime import OnnxRuntimeEngine
 from fairway.serving import filling
 from fairway.serving.app import serve
 from fairway.serving.filling import asking
 from fairway.serving.models import Models
-from fairway.serving.processes import python
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
 from fairway.testing.builders import linear_bundle

@@ -17,9 +17,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from fairway.bundle.format import Bundle
+from fairway.core.launch import python
 from fairway.loop.workers import Spec
 from fairway.serving.channel import Start
-from fairway.serving.processes import python
 from fairway.serving.workers import automatic, cores
 from tests.projects import without_settings
 from tests.serving.conftest import request_of

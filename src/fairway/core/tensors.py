@@ -82,6 +82,17 @@ _DTYPES: dict[Datatype, np.dtype[Any]] = {
 }
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether values of this type can be NaN or infinite; NumPy itself counts BF16 among neither numbers nor floats.
+
+    Examples
+    --------
+    >>> [is_float(Datatype(name).dtype) for name in ("FP16", "BF16", "INT32")]
+    [True, True, False]
+    """
+    return dtype.kind == "f" or dtype == _DTYPES[Datatype.BF16]
+
+
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One input or output of a model.
 

@@ -32,7 +32,7 @@ def supervise(
     started: Callable[[str], None],
 ) -> None:
     """Start ``settings.workers`` processes that serve, and watch them until SIGTERM or SIGINT."""
-    from fairway.serving.processes import python
+    from fairway.core.launch import python
     from fairway.serving.supervisor import Supervisor
 
     spec = Spec(None if project.file is None else str(project.file), tuple(models), overrides)

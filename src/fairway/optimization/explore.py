@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from fairway.bundle.format import Bundle
+from fairway.bundle.format import MANIFEST, Bundle
 from fairway.core.gate import Finding, Gate, Outcome
 from fairway.core.metrics import Measurement
 from fairway.optimization.build import build_candidate, recipe_key
 from fairway.optimization.forms import Forms
+from fairway.optimization.making import Job, Makers, Told, one_line
 from fairway.optimization.passes.base import NothingToDo, Sample
 from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.probe import cost_ratio
 from fairway.optimization.recipes import Recipe
 from fairway.optimization.report import ORIGINAL, Candidate, Status
 from fairway.optimization.scoring import Examiner, on_quality, verdict
-from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, decide
+from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, ahead, decide
 from fairway.optimization.search.journal import Began, Event, Examined, Journal, Made, Outpaced, Plan, Probed, Unmade
 from fairway.optimization.search.space import Point, key
 from fairway.optimization.search.trials import Trial, trials
@@ -34,6 +36,8 @@ _ESSENTIAL = {
 }
 """Without this pass a choice stands for nothing."""
 _MOST_HARM = 3.0
+_WORTH_S = 2.0
+"""Where one form takes so long to make, other processes make more of them in the time that it takes to start these."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,6 +58,8 @@ class Explorer:
     gate : Gate
     objective : str
     workdir : Path
+    makers : Makers
+        Make what will be asked for next, while nothing else is done.
     progress : callable
     """
 
@@ -69,12 +75,15 @@ class Explorer:
         gate: Gate,
         objective: str,
         workdir: Path,
+        makers: Makers,
         progress: Progress,
     ) -> None:
         self.original, self._forms, self._journal = original, forms, journal
         self._examiner, self.rungs, self._sample = examiner, rungs, sample
         self._gate, self._objective, self._workdir, self._progress = gate, objective, workdir, progress
-        self._prefixes = Prefixes(workdir / ".stages")
+        self._prefixes, self._makers = Prefixes(workdir / ".stages"), makers
+        self._told: dict[str, Told] = {}
+        self._longest_s = 0.0
 
     @property
     def _plan(self) -> Plan:
@@ -95,6 +104,8 @@ class Explorer:
     def run(self, time_left: Callable[[], float], budget: str) -> str:
         """Search to the end, or until no time is left to start another form; returns why it ended."""
         while not isinstance(step := self._next(closing=time_left() <= 0), Stop):
+            if isinstance(step, Make):
+                self._make_ahead(step.point)
             self._journal.append(self._perform(step))
         return f"the time budget of {budget} was spent" if step.spent else step.reason
 
@@ -104,8 +115,29 @@ class Explorer:
     def bundle(self, point: Point) -> Bundle:
         """The bundle of a point, made again if it was removed."""
         recipe = self._forms.recipe(point)
-        path = self._workdir / f"{recipe.name}-{recipe_key(self.original, recipe)[:12]}"
-        return build_candidate(self.original, recipe, self._sample, path, self._prefixes)
+        return build_candidate(self.original, recipe, self._sample, self._place(recipe), self._prefixes)
+
+    def _place(self, recipe: Recipe) -> Path:
+        return self._workdir / f"{recipe.name}-{recipe_key(self.original, recipe)[:12]}"
+
+    def _make_ahead(self, first: Point) -> None:
+        """Make ``first`` and what will probably be asked for after it at the same time, on all cores."""
+        if self._makers.count == 1 or self._longest_s < _WORTH_S or self._is_there(first):
+            return
+        points = ahead(self._forms.space, self._journal.events, self._makers.count)
+        wanted = [point for point in points if not self._is_there(point)]
+        recipes = [self._forms.recipe(point) for point in wanted]
+        if len(wanted) == 1:
+            return
+        self._progress(f"candidates {', '.join(recipe.name for recipe in recipes)}", *self._tried_so_far())
+        told = self._makers.make([Job(recipe, str(self._place(recipe).absolute())) for recipe in recipes])
+        self._told |= {key(point): each for point, each in zip(wanted, told, strict=True) if each and each.reason}
+
+    def _is_there(self, point: Point) -> bool:
+        return key(point) in self._told or (self._place(self._forms.recipe(point)) / MANIFEST).is_file()
+
+    def _tried_so_far(self) -> tuple[int, int]:
+        return len(self.trials), len(self._plan.starts) + self._plan.trials
 
     def quality(self, trial: Trial) -> tuple[Measurement, ...]:
         """Of a form that was examined: on the most rows that it was."""
@@ -155,18 +187,23 @@ class Explorer:
             return run()
         except Exception as error:  # noqa: BLE001 (the engines raise anything; the other forms go on)
             _check_machine(error)
-            return Unmade(point, trials(self._journal.events)[key(point)].origin, _one_line(error), failed=True)
+            return Unmade(point, trials(self._journal.events)[key(point)].origin, one_line(error), failed=True)
 
     def _make(self, point: Point, origin: str) -> Event:
         recipe, found = self._forms.recipe(point), self.trials
-        self._progress(f"candidate {recipe.name}", len(found), len(self._plan.starts) + self._plan.trials)
+        self._progress(f"candidate {recipe.name}", *self._tried_so_far())
+        if told := self._told.get(key(point)):
+            return Unmade(point, origin, told.reason, failed=told.failed)
+        began = time.monotonic()
         try:
             made = self.bundle(point)
         except NothingToDo as why:
             return Unmade(point, origin, str(why))
         except Exception as error:  # noqa: BLE001 (the libraries raise anything; the other forms go on)
             _check_machine(error)
-            return Unmade(point, origin, _one_line(error), failed=True)
+            return Unmade(point, origin, one_line(error), failed=True)
+        finally:
+            self._longest_s = max(self._longest_s, time.monotonic() - began)
         identity = graph_identity(made)
         same = {ORIGINAL: graph_identity(self.original)} | {n: t.identity for n, t in found.items()}
         if twin := next((name for name, other in same.items() if other == identity), None):
@@ -232,8 +269,3 @@ def _check_machine(error: Exception) -> None:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"

@@ -25,6 +25,7 @@ from fairway.optimization.files import exclusive, write_atomic
 from fairway.optimization.final import Final
 from fairway.optimization.forms import Forms
 from fairway.optimization.honest import KEPT, appoint
+from fairway.optimization.making import Makers
 from fairway.optimization.passes.base import Sample
 from fairway.optimization.registry import passes
 from fairway.optimization.report import ORIGINAL, Findings, Optimization, Tuned, quality_metric
@@ -191,19 +192,24 @@ class _Search:
         journal = self._journal((*identity, described))
         if not journal.events:
             journal.append(Began(self._plan(forms, len(parts), warm)))
-        explorer = Explorer(
-            self.original,
-            forms=forms,
-            journal=journal,
-            examiner=self.examiner,
-            rungs=parts,
-            sample=sample,
-            gate=self.gate,
-            objective=self.settings.objective,
-            workdir=self.workdir,
-            progress=self.progress,
-        )
-        ended = explorer.run(self._time_to_search, self.settings.time_budget)
+        alone = (
+            {"cores": 1} if spec.name == "torch" else {}
+        )  # a program is compiled by all cores, and may need a whole GPU
+        with Makers(self.original, sample, self.workdir, **alone) as makers:
+            explorer = Explorer(
+                self.original,
+                forms=forms,
+                journal=journal,
+                examiner=self.examiner,
+                rungs=parts,
+                sample=sample,
+                gate=self.gate,
+                objective=self.settings.objective,
+                workdir=self.workdir,
+                makers=makers,
+                progress=self.progress,
+            )
+            ended = explorer.run(self._time_to_search, self.settings.time_budget)
         final = Final(explorer, judges, self.gate, self.settings, ended)
         kept_s = 0.0 if serve is None else _TUNING * self.settings.time_budget_s
         rounds = final.measure(measure, journal, lambda: self._time_left() - kept_s, self.progress)

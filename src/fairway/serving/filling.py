@@ -17,11 +17,12 @@ from msgspec import structs
 
 from fairway.bundle.format import Bundle, read_bundle
 from fairway.core.errors import FairwayError
+from fairway.core.launch import python
+from fairway.core.tensors import is_float
 from fairway.engines.base import Engine
 from fairway.engines.cache import EngineCache
 from fairway.processing.steps import load_step
 from fairway.serving.niceness import LOADING, give_way
-from fairway.serving.processes import python
 from fairway.serving.warmup import made_up_rows, sample_rows, take
 
 _NICENESS = 15
@@ -126,7 +127,7 @@ def asking(bundle: Bundle) -> Callable[[Engine], bytes]:
         if rows is None:
             rng = np.random.default_rng(0)
             rows = {
-                name: rng.standard_normal(array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
+                name: rng.standard_normal(array.shape).astype(array.dtype) if is_float(array.dtype) else array
                 for name, array in made_up_rows(engine.inputs).items()
             }
         try:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -161,8 +160,3 @@ class _LogLine(msgspec.Struct):
     message: str
     reason: str = ""
     error: dict[str, Any] = {}
-
-
-def python(module: str) -> list[str]:
-    """The command that runs a module in this Python, with the same warnings; a folder of the user's shadows nothing."""
-    return [sys.executable, "-P", *(f"-W{option}" for option in sys.warnoptions), "-m", module]

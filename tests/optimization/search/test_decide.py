@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.core.gate import Outcome
-from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, decide
+from fairway.optimization.search.decide import Examine, Leave, Make, Probe, Step, Stop, ahead, decide
 from fairway.optimization.search.journal import Began, Event, Examined, Made, Outpaced, Plan, Probed, Start, Unmade
 from fairway.optimization.search.space import Point, Space, key
 from fairway.optimization.search.trials import best, finalists, known_bad, trials
@@ -31,6 +31,41 @@ def played(seed: int) -> tuple[tuple[Event, ...], float]:
 def found_ratio(seed: int, events: Sequence[Event]) -> float:
     winner = best(trials(events).values(), RUNGS)
     return min(1.0, Landscape(seed).ratio(winner.point) if winner else 1.0)
+
+
+# --- what is made ahead -------------------------------------------------------------------------------------------
+
+
+def made_ahead(seed: int, count: int) -> tuple[int, int, int, int]:
+    """How many points a search asked for, how many were made, how many of these it asked for, and in how many turns."""
+    events, _ = played(seed)
+    asked = {key(event.point) for event in events if isinstance(event, Made | Unmade)}
+    there, turns = set[str](), 0
+    for end, event in enumerate(events):
+        if isinstance(event, Made | Unmade) and key(event.point) not in there:
+            there |= {key(point) for point in ahead(SPACE, events[:end], count)}
+            turns += 1
+    return len(asked), len(there), len(asked & there), turns
+
+
+@pytest.mark.parametrize(("count", "used", "turns"), [(2, 0.85, 0.65), (4, 0.7, 0.5), (8, 0.55, 0.45)])
+def test_most_of_what_is_made_ahead_is_asked_for_later(count: int, used: float, turns: float) -> None:
+    asked, made, wanted, taken = map(sum, zip(*(made_ahead(seed, count) for seed in range(SEEDS)), strict=True))
+    assert wanted == asked
+    assert wanted / made > used
+    assert taken / asked < turns
+
+
+@pytest.mark.parametrize("seed", range(0, SEEDS, 5))
+def test_first_of_what_is_made_ahead_is_what_is_asked_for_now(seed: int) -> None:
+    events, _ = played(seed)
+    for end in range(1, len(events)):
+        step, points = decide(SPACE, events[:end]), ahead(SPACE, events[:end], 3)
+        assert len({key(point) for point in points}) == len(points) <= 3
+        if isinstance(step, Make):
+            assert points[0] == step.point
+        elif isinstance(step, Examine | Stop):
+            assert not points
 
 
 # --- what is found ------------------------------------------------------------------------------------------------

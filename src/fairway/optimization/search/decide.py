@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from fairway.optimization.search.journal import Began, Event, Plan
+from fairway.optimization.search.journal import Began, Event, Made, Outpaced, Plan, Probed
 from fairway.optimization.search.propose import New, neighbour, promising, sampled, scout
 from fairway.optimization.search.space import Point, Space, key
 from fairway.optimization.search.trials import Trial, best, known_bad, trials
@@ -80,6 +80,26 @@ def decide(space: Space, events: Sequence[Event], *, closing: bool = False) -> S
         return _continued(min(open_trials, key=lambda trial: trial.ratio or 0.0), found, plan)
     step = first or _proposed(space, found, plan)
     return Stop("no time is left", spent=True) if closing and isinstance(step, Make) else step
+
+
+def ahead(space: Space, events: Sequence[Event], count: int) -> list[Point]:
+    """Up to ``count`` points that are made next, if those before them turn out to be no better than what there is.
+
+    Most are not, so what is made ahead is seldom made in vain.
+    """
+    supposed, points = list(events), list[Point]()
+    while len(points) < count:
+        match decide(space, supposed):
+            case Make(point, origin):
+                points.append(point)
+                supposed.append(Made(point, origin, "", 0))
+            case Probe(point):
+                supposed.append(Probed(point, 1.0))
+            case Leave(point, reason):
+                supposed.append(Outpaced(point, reason))
+            case _:  # what is known already is to be examined first, or nothing is left
+                break
+    return points
 
 
 def _first(space: Space, found: Mapping[str, Trial], plan: Plan) -> Make | None:

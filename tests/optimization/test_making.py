@@ -1,0 +1,176 @@
+"""Forms made several at a time are the same, and what happens to a process that makes them ends no search."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from fairway.bundle.format import Bundle, read_bundle
+from fairway.optimization import explore, making
+from fairway.optimization.build import build_candidate
+from fairway.optimization.making import Job, Makers, Told
+from fairway.optimization.passes.base import Sample
+from fairway.optimization.recipes import Recipe, Stage, recipes
+from fairway.optimization.settings import CANDIDATES, OptimizationSettings
+from tests.conftest import Digits
+from tests.optimization.conftest import bundle_of
+
+ROWS = {"rows": 256, "seed": 0, "data": "sha256:rows"}
+RECIPES = (*recipes(OptimizationSettings(candidates=CANDIDATES), ROWS), Recipe("narrow", (Stage("narrow"),)))
+
+
+@pytest.fixture
+def source(mlp_graph: Path, digits: Digits, tmp_path: Path) -> Bundle:
+    return bundle_of(tmp_path / "mlp.fairway", mlp_graph, digits.columns)
+
+
+@pytest.fixture
+def makers(source: Bundle, sample: Sample, tmp_path: Path) -> Iterator[Makers]:
+    with Makers(source, sample, tmp_path, cores=2) as found:
+        assert found.count == 2
+        yield found
+
+
+def jobs(folder: Path) -> list[Job]:
+    return [Job(recipe, str(folder / recipe.name)) for recipe in RECIPES]
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def test_forms_made_elsewhere_have_the_same_digests_and_what_cannot_be_made_says_why(
+    makers: Makers, source: Bundle, sample: Sample, tmp_path: Path
+) -> None:
+    told = makers.make(jobs(tmp_path))
+    here = {}
+    (tmp_path / "here").mkdir()
+    for recipe in RECIPES[:-1]:
+        here[recipe.name] = build_candidate(source, recipe, sample, tmp_path / "here" / recipe.name).digest
+    assert {name: read_bundle(tmp_path / name).digest for name in here} == here
+    assert told[:-1] == [Told()] * len(here)
+    assert told[-1] is not None
+    assert told[-1].reason
+    assert not told[-1].failed
+
+
+def test_a_process_that_is_killed_is_started_again_for_the_next_form(makers: Makers, tmp_path: Path) -> None:
+    before = children()
+    first, *rest = jobs(tmp_path)
+    assert makers.make([first, first]) == [Told(), Told()]
+    for pid in children() - before:
+        os.kill(pid, signal.SIGKILL)
+        psutil.Process(pid).wait(20)
+    assert set(makers.make(rest[:2])) == {None}
+    assert set(makers.make(rest[:2])) == {Told()}
+
+
+def test_processes_end_with_the_search_and_leave_nothing(source: Bundle, sample: Sample, tmp_path: Path) -> None:
+    before = children()
+    (tmp_path / ".makers.killed").mkdir()
+    with Makers(source, sample, tmp_path, cores=2) as found:
+        found.make(jobs(tmp_path)[:2])
+        assert len(children() - before) == 2
+    assert children() == before
+    assert not list(tmp_path.glob(".makers.*"))
+
+
+def test_whoever_is_interrupted_waits_for_nobody(
+    makers: Makers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = children()
+    monkeypatch.setattr(ThreadPoolExecutor, "map", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        makers.make(jobs(tmp_path))
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    ("available", "cores", "count"), [(10**11, 2, 2), (10**11, 64, 8), (10**9, 64, 1), (10**11, 1, 1)]
+)
+def test_there_are_no_more_processes_than_cores_and_memory(
+    available: int,
+    cores: int,
+    count: int,
+    source: Bundle,
+    sample: Sample,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Memory:
+        pass
+
+    memory = Memory()
+    memory.available = available  # type: ignore[attr-defined]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert Makers(source, sample, tmp_path, cores=cores).count == count
+
+
+def test_texts_are_not_handed_over(source: Bundle, tmp_path: Path) -> None:
+    texts = Sample({"text": np.array([b"a", b"b"], dtype=object)}, 2)
+    assert Makers(source, texts, tmp_path, cores=2).count == 1
+
+
+# --- within a search ----------------------------------------------------------------------------------------------
+
+
+def test_a_search_that_makes_ahead_ends_as_one_that_does_not_and_measures_while_nothing_is_made(
+    source: Bundle, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairway.core.gate import Limit
+    from fairway.core.metrics import Measurement
+    from fairway.evaluation.settings import EvaluationSettings
+    from fairway.optimization.optimize import optimize
+    from fairway.sources.tables import make_table
+
+    at_work, together = list[str](), list[int]()
+    make = Makers.make
+
+    def watched(self: Makers, given: list[Job]) -> list[Told | None]:
+        together.append(len(given))
+        at_work.append("making")
+        try:
+            return make(self, given)
+        finally:
+            at_work.pop()
+
+    def ratio(ours: Bundle, theirs: Bundle, *_: Any) -> float:
+        assert not at_work
+        return ours.size_bytes / theirs.size_bytes
+
+    def rows(x: Any, y: Any) -> Any:
+        return make_table({**dict(zip(digits.columns, x.T, strict=True)), "digit": y})
+
+    monkeypatch.setattr(Makers, "make", watched)
+    monkeypatch.setattr(explore, "cost_ratio", ratio)
+    found = []
+    for name, worth_s in (("ahead", 0.0), ("alone", float("inf"))):
+        monkeypatch.setattr(explore, "_WORTH_S", worth_s)
+        monkeypatch.setattr(making, "available", lambda: 2)
+        found.append(
+            optimize(
+                source,
+                table=rows(digits.x_test, digits.y_test),
+                reference=rows(digits.x_train, digits.y_train),
+                label="digit",
+                gate={"accuracy_score": Limit(min=0.9)},
+                workdir=tmp_path / name,
+                measure=lambda b: [Measurement("latency_p50_ms", b.size_bytes, b.size_bytes, b.size_bytes, n=9)],
+                settings=OptimizationSettings(trials=3),
+                evaluation=EvaluationSettings(resamples=100),
+            )
+        )
+    ahead, alone = ([(c.name, c.status, c.digest, c.reason) for c in each.candidates] for each in found)
+    assert ahead == alone
+    assert max(together) > 1
