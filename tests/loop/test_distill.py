@@ -118,6 +118,16 @@ def test_a_torch_module_is_pruned_and_taught_again_what_it_knew(project: Path) -
     assert report.verdict.passed
 
 
+def test_the_module_of_another_source_teaches_nobody(project: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    (project / "networks.py").write_text(NETWORK)
+    bundle = fairway.pack(out=project / "teacher.fairway")
+    edit(project, 'student = "students:small"', "prune = 0.75")
+    edit(project, 'source = "good.onnx"', 'source = "networks:network"')
+    with pytest.raises(InvalidConfig, match=r"was made from good\.onnx, and \[model\] source is another"):
+        fairway.distill(bundle)
+
+
 def test_a_source_that_is_no_torch_module_cannot_be_pruned(project: Path) -> None:
     edit(project, 'student = "students:small"', "prune = 0.5")
     with pytest.raises(InvalidConfig, match="is no torch module, whose channels could be left out"):

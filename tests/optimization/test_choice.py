@@ -17,6 +17,7 @@ from fairway.optimization.choice import Choice, Contestant, choose
 from fairway.optimization.cost import fit_cost
 from fairway.optimization.pareto import front
 from fairway.optimization.rounds import combine, compare, order_interval
+from fairway.optimization.scoring import objective_rounds
 from fairway.optimization.settings import OptimizationSettings, seconds
 
 SETTINGS = OptimizationSettings()
@@ -113,6 +114,23 @@ def test_where_nothing_passes_the_original_is_kept_and_that_is_said() -> None:
     assert choice == Choice("original", "no candidate passes the gate, and neither does the original")
 
 
+def test_where_everything_was_refused_on_the_way_that_is_said() -> None:
+    assert choose(ORIGINAL, [], SETTINGS, tried=3).reason == (
+        "nothing pays: each of the 3 other forms that were tried says why not"
+    )
+    assert choose(ORIGINAL, [], SETTINGS).reason == "nothing pays: there is no other form of this graph"
+
+
+def test_of_several_loads_the_largest_is_compared_by() -> None:
+    rounds: dict[tuple[str, float | None], list[Measurement]] = {
+        (name, load): list(latency([load])) for name in ("latency_p50_ms", "memory_mb") for load in (5.0, 50.0, 9.0)
+    }
+    assert objective_rounds(rounds, "latency_p50_ms")[0].value == 50.0
+    rounds["latency_p50_ms", None] = list(latency([1.0]))
+    assert objective_rounds(rounds, "latency_p50_ms")[0].value == 1.0
+    assert objective_rounds(rounds, "size_mb") == ()
+
+
 def test_throughput_is_better_high() -> None:
     def rounds(value: float) -> tuple[Measurement, ...]:
         return tuple(Measurement("throughput_rps", value, value - 1, value + 1) for _ in range(5))
@@ -177,6 +195,17 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says(rounds: int) ->
     assert covered / 2000 == pytest.approx(stated, abs=0.02)
 
 
+@pytest.mark.parametrize("rounds", [2, 3, 4])
+def test_readings_without_an_interval_of_their_own_are_no_surer_than_their_number_allows(rounds: int) -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(4000):
+        drawn = np.exp(rng.normal(size=rounds)).tolist()
+        combined = combine([Measurement.exact("load_ms", value) for value in drawn])
+        held += combined.low <= 1.0 <= combined.high
+    assert held / 4000 == pytest.approx(combined.confidence, abs=0.03)
+
+
 def test_an_error_in_one_round_is_the_answer() -> None:
     broken = Measurement.failed("latency_p50_ms", "the server died")
     assert combine([*latency([1.0, 1.0]), broken]).error == "the server died"
@@ -232,6 +261,7 @@ def test_what_is_no_duration(text: str) -> None:
         {"candidates": ["int4"]},
         {"objective": "latency_p50"},
         {"objective": "accuracy_score"},
+        {"objective": "check_failure_rate"},
         {"repeats": 0},
         {"level": "all"},
         {"budget": "5m"},

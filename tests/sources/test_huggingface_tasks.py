@@ -338,3 +338,25 @@ def test_texts_are_cut_where_the_original_cuts_them(encoder: Path, tmp_path: Pat
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 5}))
     bundle = packed(folder)
     assert bundle.manifest.processing.pre[0].parameters["max_length"] == 5
+
+
+@pytest.mark.parametrize("now", ["cls", ["cls"]])
+def test_the_way_of_pooling_is_read_in_the_words_of_now_and_of_before(
+    now: object, encoder: Path, tmp_path: Path
+) -> None:
+    texts = {"text": np.array([b" ".join(word.encode() for word in WORDS[4:8])], object)}
+    found = []
+    for name, said in (("now", {"pooling_mode": now}), ("before", {"pooling_mode_cls_token": True}), ("mean", {})):
+        folder = with_modules(encoder, tmp_path / name, "Transformer", "Pooling")
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
+        with Model(packed(folder)) as model:
+            found.append(model.infer(texts)["embedding"])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
+
+
+def test_another_way_of_pooling_is_refused(encoder: Path, tmp_path: Path) -> None:
+    folder = with_modules(encoder, tmp_path / "last", "Transformer", "Pooling")
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "lasttoken"}))
+    with pytest.raises(InvalidSource, match="declares lasttoken; the mean and the first token are known"):
+        packed(folder)

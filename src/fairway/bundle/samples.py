@@ -53,11 +53,18 @@ def read_samples(bundle: Bundle) -> dict[str, Tensor]:
         return {
             spec.name: _texts(arrays[spec.name], arrays[f"{spec.name}/lengths"])
             if spec.datatype is Datatype.BYTES
-            else arrays[spec.name].astype(spec.datatype.dtype, copy=False)
+            else _numbers(arrays[spec.name], spec.datatype)
             for spec in bundle.manifest.inputs
         }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidBundle(f"{SAMPLES} in {bundle.path} is damaged ({error}); pack the model again") from None
+
+
+def _numbers(array: Tensor, datatype: Datatype) -> Tensor:
+    """NumPy's files do not know BF16, and give its bytes back as they are."""
+    if array.dtype.kind == "V" and array.dtype.itemsize == datatype.dtype.itemsize:
+        return array.view(datatype.dtype)
+    return array.astype(datatype.dtype, copy=False)
 
 
 def _texts(joined: Tensor, lengths: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def distill(
     bundle = find_bundle(project, model, progress)
     target = Path(out) if out else Path(f"{bundle.manifest.name}-student.fairway")
     check_target(target, replace=replace)
-    module = _teacher_module(project) if settings.hidden or (student is None and not settings.student) else None
+    module = _teacher_module(project, bundle) if settings.hidden or (student is None and not settings.student) else None
     rows = _rows(project)
     if student is None:
         student, settings = _student(project, bundle, module, rows, settings)
@@ -94,12 +94,18 @@ def _rows(project: Project) -> Table:
     return found
 
 
-def _teacher_module(project: Project) -> Any:
-    """The source as torch has it; ``None`` if it is none of torch's."""
+def _teacher_module(project: Project, bundle: Bundle) -> Any:
+    """The bundle's source as torch has it; ``None`` if it is none of torch's. Raises :class:`InvalidConfig` for another one."""
     from fairway.sources.checkpoints import open_source
     from fairway.sources.huggingface import load_network
 
     opened = open_source(project.model.source, root=project.root, trust=project.model.trust)
+    made_from = bundle.manifest.lineage.source_digest
+    if made_from and opened.digest != made_from:
+        raise InvalidConfig(
+            f"{bundle.manifest.name} was made from {bundle.manifest.lineage.source}, and [model] source is another: set it to "
+            "the teacher's, or leave out [distill] hidden and name a student"
+        )
     if opened.kind == "huggingface":
         return load_network(Path(opened.model), project.model.task)[0]
     return opened.model if opened.kind == "torch" else None

@@ -110,7 +110,8 @@ class Project:
     def work(self) -> Path:
         """The folder for this model's intermediate results; a new one whenever an input to them changes.
 
-        Where the project lies, its registry, and how it is served and released are no inputs.
+        Where the project lies, its registry, and how it is served and released are no inputs; nor is the time that a search
+        may take: with more of it, one goes on where it was.
         """
         from fairway import version
         from fairway.sources.checkpoints import REFERENCE
@@ -128,9 +129,11 @@ class Project:
             "monitor",
             *(["optimize"] if self.data.reference else []),
         ]
+        inputs = {table: msgspec.to_builtins(getattr(settings, table)) for table in tables}
+        inputs.get("optimize", {}).pop("time_budget", None)
         identity = {
             "version": version(),
-            "settings": {table: msgspec.to_builtins(getattr(settings, table)) for table in tables},
+            "settings": inputs,
             "files": {name: _fingerprint(self.root / name) for name in (self.model.source, *code)},
             "data": {name: self._data_fingerprint(name) for name in data},
         }

@@ -61,7 +61,8 @@ def run(*, project: Project | None = None, progress: Progress = SILENT) -> Road:
     """
     project = project or Project.find()
     work = project.work()
-    packed = reread(work / "packed.fairway") or _make(project, work, progress)
+    target = work / _packed_name(project)
+    packed = reread(target) or _make(project, target, progress)
     report = report_of(packed)
     assert report is not None  # _make packs it
     progress.step("registering")
@@ -82,8 +83,16 @@ def run(*, project: Project | None = None, progress: Progress = SILENT) -> Road:
     return Road(version.model, version.number, version.digest, str(packed.path), report.verdict, refused, state, pages)
 
 
-def _make(project: Project, work: Path, progress: Progress) -> Bundle:
+def _packed_name(project: Project) -> str:
+    """A search that was given more time may have found another form."""
+    return (
+        f"packed-{project.settings.optimize.time_budget_s:g}s.fairway" if project.data.reference else "packed.fairway"
+    )
+
+
+def _make(project: Project, target: Path, progress: Progress) -> Bundle:
     """Convert, optimize, evaluate the chosen form, pack."""
+    work = target.parent
     bundle = source_bundle(project, progress)
     if project.data.reference:
         optimization = optimize(bundle, project=project, progress=progress)
@@ -91,4 +100,4 @@ def _make(project: Project, work: Path, progress: Progress) -> Bundle:
         bundle = optimization.chosen
     report = evaluate(bundle, project=project, progress=progress)
     (work / "evaluation.html").write_text(report.as_html(), "utf-8")
-    return write_packed(project, bundle, report, work / "packed.fairway", progress)
+    return write_packed(project, bundle, report, target, progress)

@@ -15,7 +15,7 @@ from fairway.optimization.explore import Explorer, Progress
 from fairway.optimization.front import DIMENSIONS, on_front
 from fairway.optimization.honest import Judges
 from fairway.optimization.report import ORIGINAL, Candidate, Status
-from fairway.optimization.scoring import Measure, Rounds, measure_rounds, score, verdict
+from fairway.optimization.scoring import Measure, Rounds, measure_rounds, objective_rounds, score, verdict
 from fairway.optimization.search.journal import Journal, Round
 from fairway.optimization.search.trials import Trial, finalists
 from fairway.optimization.settings import OptimizationSettings
@@ -64,6 +64,7 @@ class Final:
                 self.bundles[name], self.qualities[name] = explorer.bundle(trial.point), explorer.quality(trial)
             elif self.candidates[name].status is Status.OUTPACED and not trial.outpaced:
                 self._change(name, reason=_passed_over(trial, explorer))
+        self._tried = sum(trial.unmade is None or trial.unmade.failed for trial in tried.values())
         self._examined = sum(bool(trial.outcomes) for trial in tried.values())
         self._rounds: dict[str, Rounds] = {}
         self.each_s = 0.0
@@ -127,13 +128,14 @@ class Final:
     def _choice(self) -> Choice:
         def contestant(name: str) -> Contestant:
             said, objective = self.candidates[name].verdict, self._settings.objective
-            rounds = next((tuple(r) for key, r in self._rounds[name].items() if key[0] == objective), ())
+            rounds = objective_rounds(self._rounds[name], objective)
             return Contestant(name, said is not None and said.passed, rounds, self.bundles[name].size_bytes)
 
         original, *others = map(contestant, self.bundles)
         if not original.rounds:
             return Choice(ORIGINAL, f"{self._settings.objective} was not measured, so nothing can be compared by it")
-        return choose(original, [c for c in others if len(c.rounds) == len(original.rounds)], self._settings)
+        usable = [c for c in others if len(c.rounds) == len(original.rounds)]
+        return choose(original, usable, self._settings, tried=self._tried - len(others))
 
     def _scored(self, name: str, quality: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
         return score(name, quality, self._rounds[name], self._rounds[ORIGINAL])

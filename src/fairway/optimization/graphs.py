@@ -16,7 +16,7 @@ from fairway.bundle.format import file_digest
 from fairway.core.extras import require
 from fairway.core.manifest import EngineSpec
 from fairway.core.mapping import cores
-from fairway.core.tensors import TensorSpec
+from fairway.core.tensors import TensorSpec, is_float
 from fairway.engines.base import Engine, load_engine
 from fairway.optimization.passes.base import Sample
 
@@ -140,12 +140,13 @@ def _compare(before: Engine, after: Engine, sample: Sample) -> str:
         expected, got = before.infer(feed), after.infer(feed)
         for name, want in expected.items():
             have = got[name]
-            if want.dtype.kind != "f" or have.shape != want.shape:
+            if not is_float(want.dtype) or have.shape != want.shape:
                 if not np.array_equal(want, have):
                     return f"output {name!r} differs"
                 continue
-            gap = np.abs(have.astype(np.float64) - want) - RELATIVE * np.abs(want)
-            excess = float(np.max(np.where(np.isfinite(want) | np.isfinite(have), gap, 0.0), initial=0.0))
+            old, new = want.astype(np.float64), have.astype(np.float64)
+            gap = np.abs(new - old) - RELATIVE * np.abs(old)
+            excess = float(np.max(np.where(np.isfinite(old) | np.isfinite(new), gap, 0.0), initial=0.0))
             if not excess <= max(worst, ABSOLUTE):
                 worst, message = excess, f"output {name!r} differs by {excess:.2g} more than rounding explains"
     return message

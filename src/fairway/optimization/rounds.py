@@ -11,7 +11,8 @@ import msgspec
 from fairway.core.metrics import Measurement, difference
 
 ENOUGH = 5
-"""Rounds from which the median's own interval is used: below, no interval of order statistics has 90 % coverage."""
+"""Rounds from which the median's own interval is used: below, no interval of order statistics has 90 % coverage. What has no
+interval of its own (a time to load, say) then has the spread of its readings, and the little confidence that this has."""
 
 
 def order_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -50,8 +51,9 @@ def combine(rounds: Sequence[Measurement]) -> Measurement:
         method = f"median of {len(rounds)} interleaved rounds, order statistics"
     else:
         low, high = min(m.low for m in rounds), max(m.high for m in rounds)
-        confidence = min(0.95 if exact else m.confidence for m in rounds)
-        method = f"median of {len(rounds)} interleaved rounds, widest of their intervals"
+        confidence = 1 - 2 * 0.5 ** len(rounds) if exact else min(m.confidence for m in rounds)
+        spread = "their least and largest" if exact else "widest of their intervals"
+        method = f"median of {len(rounds)} interleaved rounds, {spread}"
     total, value = sum(m.n for m in rounds), median(values)
     return msgspec.structs.replace(
         first, value=value, low=low, high=high, confidence=confidence, n=total, method=method

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fairway.core.errors import InvalidConfig
-from fairway.core.metrics import metric
+from fairway.core.metrics import METRICS, metric
 
 CANDIDATES = ("graph", "int8-dynamic", "int8-static", "int8-percentile")
 """What is tried unless said otherwise, the least intrusive first."""
@@ -27,6 +27,9 @@ TORCH = tuple(
     for precision in ("fp32", "bf16", "fp16")
 )
 """How torch may run an exported program."""
+
+_OBJECTIVES = tuple(name for name, known in METRICS.items() if not known.tasks and name != "check_failure_rate")
+"""What is measured of every form as it is served."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -130,6 +133,10 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
             tasks = metric(self.objective).tasks
         except InvalidConfig as error:
             raise ValueError(f"objective: {error}") from None
+        if not tasks and self.objective not in _OBJECTIVES:
+            raise ValueError(
+                f"objective {self.objective!r} is not measured of a form; choose one of {', '.join(_OBJECTIVES)}"
+            )
         if tasks:
             raise ValueError(f"objective {self.objective!r} is a quality; put it into [gate] and choose a cost here")
 

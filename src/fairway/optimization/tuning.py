@@ -16,7 +16,7 @@ from fairway.core.metrics import Measurement, described, metric
 from fairway.optimization.choice import Contestant, change, choose
 from fairway.optimization.report import Tuned, TunedWay, Tuning
 from fairway.optimization.rounds import combine
-from fairway.optimization.scoring import Rounds, measure_rounds
+from fairway.optimization.scoring import Rounds, measure_rounds, objective_rounds
 from fairway.optimization.search.journal import Journal, Round
 from fairway.optimization.settings import OptimizationSettings
 
@@ -156,7 +156,7 @@ def tune(
     performance = _absolute(gate)
     tried = tuple(_way(way, rounds[way], performance, dropped.get(way, "")) for way in ways)
     own, *others = (
-        Contestant(str(each.tuning), each.passed, _objective(rounds[each.tuning], settings.objective), 0)
+        Contestant(str(each.tuning), each.passed, objective_rounds(rounds[each.tuning], settings.objective), 0)
         for each in tried
     )
     if not own.rounds:
@@ -184,14 +184,10 @@ def _absolute(gate: Gate) -> Gate:
 
 def _leaders(ways: Sequence[Tuning], rounds: dict[Tuning, Rounds], objective: str) -> list[Tuning]:
     """The best first; those without a measurement are left out."""
-    found = {way: _objective(rounds[way], objective) for way in ways}
+    found = {way: objective_rounds(rounds[way], objective) for way in ways}
     usable = [way for way in ways if found[way] and combine(found[way]).known]
     sign = -1 if metric(objective).higher_is_better else 1
     return sorted(usable, key=lambda way: sign * combine(found[way]).value)
-
-
-def _objective(rounds: Rounds, objective: str) -> tuple[Measurement, ...]:
-    return next((tuple(each) for key, each in rounds.items() if key[0] == objective), ())
 
 
 def _way(way: Tuning, rounds: Rounds, gate: Gate, dropped: str) -> TunedWay:

@@ -12,7 +12,7 @@ import numpy as np
 from fairway.bundle.format import Bundle
 from fairway.bundle.samples import SAMPLES, read_samples
 from fairway.core.errors import InferenceFailed, InvalidBundle
-from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
+from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec, is_float
 from fairway.model import Model
 from fairway.serving.cost import BLOCKING_US, CostCurve
 from fairway.serving.validation import Signature
@@ -112,13 +112,13 @@ def _unjoinable(model: Model, rows: Mapping[str, Tensor]) -> str:
 def _stands_alone(model: Model, row: Tensors, others: Tensors) -> bool:
     """Whether a row is answered the same alone and beside rows of a larger scale, within what rounding explains."""
     rounding = _HALVES.get(str(model.manifest.engine.options.get("precision")), _ROUNDING)
-    loud = {name: array * 8 if array.dtype.kind == "f" else array for name, array in others.items()}
+    loud = {name: array * 8 if is_float(array.dtype) else array for name, array in others.items()}
     alone = model.infer(row)
     beside = model.infer({name: np.concatenate([row[name], loud[name]]) for name in row})
     return all(
         np.allclose(beside[name][:1], array, rtol=rounding, atol=rounding * float(np.abs(array).max(initial=0)))
         for name, array in alone.items()
-        if array.dtype.kind == "f"
+        if is_float(array.dtype)
     )
 
 

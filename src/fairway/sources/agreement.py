@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairway.core.errors import ConversionMismatch, FairwayError, InvalidSource
 from fairway.core.manifest import Prediction
-from fairway.core.tensors import Datatype, Tensor, Tensors
+from fairway.core.tensors import Datatype, Tensor, Tensors, is_float
 from fairway.model import Model
 from fairway.sources.candidate import Original
 from fairway.sources.rows import BATCH_ROWS, Rows
@@ -29,6 +29,7 @@ class Tolerance:
 
 
 TOLERANCES: Mapping[Datatype, Tolerance] = {
+    Datatype.BF16: Tolerance(rtol=5e-2, atol=5e-2),
     Datatype.FP16: Tolerance(rtol=1e-2, atol=1e-2),
     Datatype.FP32: Tolerance(rtol=1e-3, atol=1e-4),
     Datatype.FP64: Tolerance(rtol=1e-6, atol=1e-6),
@@ -104,7 +105,7 @@ def compare(
                 f"output {name!r} has shape {list(have.shape)} in the bundle, but {list(want.shape)} in the original"
             )
         rows = np.arange(len(want)) if numbers is None else numbers
-        if have.dtype.kind == "f":
+        if is_float(have.dtype):
             differences[name] = _compare_numbers(name, want.astype(np.float64), have, rows)
         else:
             _compare_labels(name, want, have, rows, ties)

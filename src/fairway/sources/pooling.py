@@ -66,9 +66,17 @@ def _first_token(folder: Path) -> bool:
     if not file.is_file():
         return False
     declared = json.loads(file.read_text("utf-8"))
-    modes = {mode for mode, on in declared.items() if mode.startswith("pooling_mode_") and on is True}
-    if modes == {"pooling_mode_cls_token"}:
+    modes = {
+        _FORMER.get(mode, mode) for mode, on in declared.items() if mode.startswith("pooling_mode_") and on is True
+    }
+    named = declared.get("pooling_mode") or ()
+    modes |= {named} if isinstance(named, str) else set(map(str, named))
+    if modes == {"cls"}:
         return True
-    if modes <= {"pooling_mode_mean_tokens"}:
+    if modes <= {"mean"}:
         return False
     raise InvalidSource(f"{file} declares {', '.join(sorted(modes))}; the mean and the first token are known")
+
+
+_FORMER = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+"""Names from when each way had a setting of its own."""

@@ -169,6 +169,16 @@ def test_hidden_states_are_told_by_name(teacher: Bundle, rows: Table, tmp_path: 
         teach(teacher, rows, tmp_path, network(8), settings, teacher_module=network(8))
 
 
+def test_a_hidden_state_that_no_answer_passes_through_is_told() -> None:
+    class Hasty(torch.nn.Sequential):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[0](x)
+
+    student = Hasty(torch.nn.Linear(64, 10), torch.nn.Linear(10, 10))
+    with pytest.raises(InvalidConfig, match="the student answers without calling its submodule '1'"):
+        HiddenStates(student, network(8), {"1": "1"}, {"x": torch.randn(4, 64)})
+
+
 def test_a_student_that_cannot_answer_is_refused_before_it_learns(teacher: Bundle, rows: Table, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"answers two rows with shape \[2, 3\], its teacher with \[2, 10\]"):
         teach(teacher, rows, tmp_path, torch.nn.Linear(64, 3))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairway.core.errors import InferenceFailed, InvalidBundle, InvalidData
 from fairway.core.mapping import THREADS, Mapper
-from fairway.core.tensors import Tensor, TensorSpec
+from fairway.core.tensors import Tensor, TensorSpec, is_float
 from fairway.evaluation.answering import answers
 from fairway.evaluation.settings import EvaluationSettings
 
@@ -180,7 +180,7 @@ def reduced(
 
 def check_finite(array: Tensor, what: str, offset: int = 0) -> None:
     """Raise :class:`InferenceFailed` if a number is NaN or infinite."""
-    if array.dtype.kind != "f":
+    if not is_float(array.dtype):
         return
     bad = np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
     if bad.any():

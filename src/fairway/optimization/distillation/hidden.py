@@ -72,6 +72,7 @@ class _Watched:
 
     def __init__(self, module: Any, names: Iterable[str], whose: str) -> None:
         known = dict(module.named_modules())
+        self._whose = whose
         self._states: dict[str, Any] = {}
         self._hooks: list[Any] = []
         for name in names:
@@ -82,6 +83,10 @@ class _Watched:
             self._hooks.append(known[name].register_forward_hook(self._keeper(name)))
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._states:
+            raise InvalidConfig(
+                f"the {self._whose} answers without calling its submodule {name!r}; name one that it calls in [distill] hidden"
+            )
         return self._states[name]
 
     def _keeper(self, name: str) -> Any:
