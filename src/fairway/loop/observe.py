@@ -32,4 +32,5 @@ def observe(model: str, *, project: Project | None = None) -> DriftReport:
         version = find_version(registry, model)
         bundle = registry.fetch(version, project.cache)
         windows = registry.windows(version.model, version.number)
-    return drift(read_baseline(bundle), windows, project.settings.monitor)
+        forgotten = registry.forgotten_periods(version.model, version.number)
+    return drift(read_baseline(bundle), windows, project.settings.monitor, first_look=1 + forgotten)

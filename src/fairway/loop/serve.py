@@ -112,7 +112,7 @@ def _observer(registry: Registry, project: Project, metrics: CollectorRegistry) 
     def baseline(model: str, version: str) -> Baseline | None:
         return read_baseline(registry.fetch(f"{model}:{version}", project.cache))
 
-    watch = DriftWatch(MonitorMetrics(metrics), registry.windows, baseline, settings)
+    watch = DriftWatch(MonitorMetrics(metrics), registry.windows, registry.forgotten_periods, baseline, settings)
     replica = uuid.uuid4().hex  # a restarted process is another one: its windows must not be taken for those before
     with Observer(registry.add_window, replica=replica, baselines=baseline, settings=settings, listener=watch) as sink:
         yield sink

@@ -39,7 +39,8 @@ def drift(
         Of one version, from its first on, in any order. Starting later spends the allowance for false alarms again.
     settings : MonitorSettings
     first_look : int, default 1
-        The number of the first look, for a caller that has judged the earlier windows before.
+        The number of the first look, for a caller that has judged the earlier windows before, or no longer has them: counting
+        each of their periods as a look keeps ``alpha``.
 
     Raises
     ------
@@ -185,10 +186,10 @@ def _verdict(report: DriftReport) -> tuple[DriftOutcome, str]:
     found = [look for look in report.looks if look.drifted]
     if found:
         first, features = found[0], len(found[-1].drifted)
-        lasts = "and lasts" if report.looks[-1].drifted else f"but not in the latest look ({len(report.looks)})"
+        lasts = "and lasts" if report.looks[-1].drifted else f"but not in the latest look ({report.looks[-1].number})"
         return DriftOutcome.DRIFT, (
             f"{features} feature{'s' * (features > 1)} moved; first caught at row {first.first_row + first.rows:,} "
-            f"(look {first.number} of {len(report.looks)}), {lasts}"
+            f"(look {first.number} of {report.looks[-1].number}), {lasts}"
         )
     if report.looks:
         judged = sum(look.rows for look in report.looks)

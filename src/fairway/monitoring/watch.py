@@ -23,6 +23,8 @@ class DriftWatch:
     metrics : MonitorMetrics
     windows : callable
         A version's stored windows that ended after a time (``None``: all): the registry's ``windows``.
+    forgotten : callable
+        How many periods of a version's windows are no longer stored: the registry's ``forgotten_periods``.
     baselines : callable
         The baseline of a model's version, or ``None``.
     settings : MonitorSettings
@@ -32,11 +34,13 @@ class DriftWatch:
         self,
         metrics: MonitorMetrics,
         windows: Callable[[str, int, float | None], Sequence[Window]],
+        forgotten: Callable[[str, int], int],
         baselines: Callable[[str, str], Baseline | None],
         settings: MonitorSettings,
     ) -> None:
         self._metrics = metrics
         self._windows = windows
+        self._forgotten = forgotten
         self._baselines = baselines
         self._settings = settings
         self._judged_until: dict[tuple[str, int], float] = {}
@@ -53,8 +57,9 @@ class DriftWatch:
 
     def _judge(self, model: str, version: int) -> None:
         key = model, version
-        until, looks = self._judged_until.get(key), self._looks.get(key, 0)
+        until = self._judged_until.get(key)
         stored = self._windows(model, version, until)
+        looks = self._forgotten(model, version) if until is None else self._looks[key]
         fresh = [window for window in stored if until is None or window.started_at >= until]
         if not fresh:
             return

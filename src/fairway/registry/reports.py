@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from sqlalchemy import Connection, Table, delete, select
+from sqlalchemy import Connection, delete, select
 
 from fairway.registry import tables as t
+from fairway.registry.dialects import insert
 from fairway.registry.records import Replica, Window
 
 
 def add_window(connection: Connection, window: Window) -> bool:
     """Keep a window: whether it was new. One that is there already stays as it is."""
-    row = _insert(connection, t.windows).values(**msgspec.structs.asdict(window)).on_conflict_do_nothing()
+    row = insert(connection, t.windows).values(**msgspec.structs.asdict(window)).on_conflict_do_nothing()
     return bool(connection.execute(row).rowcount)
 
 
@@ -35,7 +34,7 @@ def write_heartbeat(connection: Connection, replica: Replica) -> None:
     """Add the replica, or replace what it said before. Those that were killed, a day ago, are forgotten."""
     row = msgspec.structs.asdict(replica) | {"models": msgspec.json.encode(replica.models).decode()}
     fresh = {name: value for name, value in row.items() if name != "id"}
-    statement = _insert(connection, t.replicas).values(**row)
+    statement = insert(connection, t.replicas).values(**row)
     connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=fresh))
     connection.execute(delete(t.replicas).where(t.replicas.c.seen_at < replica.seen_at - _FORGOTTEN_S))
 
@@ -55,14 +54,3 @@ def read_replicas(connection: Connection, seen_since: float | None) -> tuple[Rep
 def remove_replica(connection: Connection, replica: str) -> None:
     """Forget a replica that says goodbye."""
     connection.execute(delete(t.replicas).where(t.replicas.c.id == replica))
-
-
-def _insert(connection: Connection, table: Table) -> Any:
-    """Both dialects have ``ON CONFLICT``, each in its own class."""
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects import sqlite
-
-        return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql
-
-    return postgresql.insert(table)

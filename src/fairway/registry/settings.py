@@ -22,6 +22,12 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_mb : float
         What fetched bundles may take on this machine, in 10^6 bytes (``.fairway/cache``; those that are used stay, the longest
         unused go first); 0 is no limit.
+    keep_windows_days : float
+        How long the windows that servers report are kept, in days; 0 keeps them for ever. Those that a release is still decided
+        on stay.
+    max_windows : int
+        Windows of one model, over all of its versions and servers; beyond it the oldest go. 0 is no limit. One takes up to
+        some 20 kB.
     lock_timeout_s : float
         How long to wait for another process that is writing to the database, in seconds.
     """
@@ -29,6 +35,8 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
     blobs: str = ""
     cache_mb: Annotated[float, msgspec.Meta(ge=0)] = 20_000.0
+    keep_windows_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    max_windows: Annotated[int, msgspec.Meta(ge=0)] = 100_000
     lock_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
 
     def at(self, root: Path) -> RegistrySettings:

@@ -19,6 +19,7 @@ from fairway.registry import catalog, journal, releases, reports
 from fairway.registry.blobs import Blobs, open_blobs
 from fairway.registry.cache import fetch_bundle
 from fairway.registry.database import Database
+from fairway.registry.forgetting import EVERY_S, forget_windows, forgotten_periods
 from fairway.registry.journal import Entry
 from fairway.registry.records import CHAMPION, Event, Release, Replica, Version, Window
 from fairway.registry.schema import prepare
@@ -33,12 +34,22 @@ class Registry:
     """
 
     def __init__(
-        self, database: Database, blobs: Blobs, clock: Callable[[], float], *, cache_bytes: float = math.inf
+        self,
+        database: Database,
+        blobs: Blobs,
+        clock: Callable[[], float],
+        *,
+        cache_bytes: float = math.inf,
+        keep_windows_s: float = math.inf,
+        max_windows: float = math.inf,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._clock = clock
         self._cache_bytes = cache_bytes
+        self._keep_windows_s = keep_windows_s
+        self._max_windows = max_windows
+        self._forget_at = -math.inf
 
     @classmethod
     def open(
@@ -74,7 +85,14 @@ class Registry:
         database = Database(placed.url, placed.lock_timeout_s)
         try:
             prepare(database, create=create)
-            return cls(database, open_blobs(placed.blobs), clock, cache_bytes=placed.cache_mb * 1e6 or math.inf)
+            return cls(
+                database,
+                open_blobs(placed.blobs),
+                clock,
+                cache_bytes=placed.cache_mb * 1e6 or math.inf,
+                keep_windows_s=placed.keep_windows_days * 86_400 or math.inf,
+                max_windows=placed.max_windows or math.inf,
+            )
         except BaseException:
             database.close()
             raise
@@ -252,15 +270,30 @@ class Registry:
             return journal.read(connection, model, after, limit, newest=newest)
 
     def add_window(self, window: Window) -> None:
-        """Keep what a replica saw. The same window again counts once. Raises :class:`ModelNotFound` for an unknown version."""
+        """Keep what a replica saw. The same window again counts once. Raises :class:`ModelNotFound` for an unknown version.
+
+        Now and then, windows of any model that are too old or too many go.
+        """
+        now = self._clock()
+        due = now >= self._forget_at
         with self._database.write() as connection:
+            if due:
+                catalog.serialize_writers(connection)
+                forget_windows(connection, now=now, keep_s=self._keep_windows_s, most=self._max_windows)
             catalog.version_at(connection, window.model, window.version)
             reports.add_window(connection, window)
+        if due:
+            self._forget_at = now + EVERY_S
 
     def windows(self, model: str, version: int | None = None, since: float | None = None) -> tuple[Window, ...]:
         """A model's windows, oldest first: of one version if given, and that ended after ``since`` if given."""
         with self._database.read() as connection:
             return reports.read_windows(connection, model, version, since)
+
+    def forgotten_periods(self, model: str, version: int) -> int:
+        """How many starts the windows of a version had that are no longer kept: drift counts each as a look."""
+        with self._database.read() as connection:
+            return forgotten_periods(connection, model, version)
 
     def heartbeat(self, replica: Replica) -> None:
         """Say that a server process is alive, and what it serves."""

@@ -18,10 +18,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that this Fairway needs."""
 
-KNOWN = ("0001",)
+KNOWN = ("0001", "0002")
 """Every migration that this Fairway knows, oldest first. Anything else was made by a newer one."""
 
 metadata = MetaData(
@@ -123,6 +123,15 @@ windows = Table(
     Column("features", LargeBinary, nullable=False),
     ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.number"]),
     Index(None, "model", "ended_at"),
+)
+
+forgotten = Table(  # how many starts of windows were removed: drift counts its looks from the first on
+    "forgotten",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("periods", BigInteger, nullable=False),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.number"]),
 )
 
 replicas = Table(
