@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,35 @@ def test_a_killed_process_is_named_at_once_and_the_next_call_starts_them_again(
     assert not set(again) & set(before)
     shared.close()
     assert ended(*again, within=0)
+
+
+def test_processes_start_again_from_the_file_that_was_loaded_though_it_is_gone_by_its_name(
+    programs: dict[str, Path], tmp_path: Path, made: Made
+) -> None:
+    path = Path(shutil.copy(programs["mlp"], tmp_path / "mlp.pt2"))
+    shared = made(path, **PIPELINE)
+    wanted = shared.infer({"input": features(3)})["output_0"]
+    path.unlink()
+    path.write_bytes(programs["encoder"].read_bytes())
+    os.kill(pids(shared)[1], signal.SIGKILL)
+    with pytest.raises(WorkerFailed, match="SIGKILL"):
+        shared.infer({"input": features(3)})
+    np.testing.assert_array_equal(shared.infer({"input": features(3)})["output_0"], wanted)
+
+
+def test_processes_do_not_start_again_from_a_file_that_was_written_into(
+    programs: dict[str, Path], tmp_path: Path, made: Made
+) -> None:
+    path = Path(shutil.copy(programs["mlp"], tmp_path / "mlp.pt2"))
+    shared = made(path, **PIPELINE)
+    path.write_bytes(programs["encoder"].read_bytes())
+    assert len(shared.infer({"input": features(3)})["output_0"]) == 3
+    os.kill(pids(shared)[1], signal.SIGKILL)
+    with pytest.raises(WorkerFailed, match="SIGKILL"):
+        shared.infer({"input": features(3)})
+    for _ in range(2):
+        with pytest.raises(WorkerFailed, match=r"mlp.pt2 was altered while it was served.*load the model again"):
+            shared.infer({"input": features(3)})
 
 
 def test_a_process_that_hangs_ends_the_call_in_time(programs: dict[str, Path], made: Made) -> None:

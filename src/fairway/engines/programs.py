@@ -51,18 +51,23 @@ def read_program(path: Path) -> Any:
     InvalidBundle
         If it is none, was exported by a torch that this one does not read, or holds what could run code.
     """
-    torch = require("torch", extra="torch")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidBundle(f"{path.name} cannot be read: {error.strerror}") from None
-    clean = clean_program(content, path.name)
+    return load_program(content, path.name)
+
+
+def load_program(content: bytes, name: str) -> Any:
+    """The ``ExportedProgram`` that a file of that name holds. Raises as :func:`read_program` does."""
+    torch = require("torch", extra="torch")
+    clean = clean_program(content, name)
     try:
         return torch.export.load(io.BytesIO(clean))
     except Exception as error:
         made = _exporter(clean)
         raise InvalidBundle(
-            f"torch {torch.__version__} cannot load {path.name}, which torch {made} exported ({_first_line(error)}); install "
+            f"torch {torch.__version__} cannot load {name}, which torch {made} exported ({_first_line(error)}); install "
             f"torch {made}, or export the model again with this one"
         ) from error
 

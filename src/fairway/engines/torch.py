@@ -147,7 +147,7 @@ class TorchEngine:
             check_program(torch, program, parallel, ranks, path.name)
             del program  # this process holds no weights
             each = threads or max(1, self._threads // ranks)
-            told = Settings(str(path.absolute()), parallel, ranks, 0, device, precision, each, float(timeout_s), "")
+            told = Settings(str(path.absolute()), parallel, ranks, 0, device, precision, each, float(timeout_s))
             self._ranks = Ranks(told, self.inputs, self.outputs, micro_batches)
             self.rank_bytes = self._ranks.bytes
             return

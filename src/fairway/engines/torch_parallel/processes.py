@@ -35,7 +35,7 @@ class Ranks:
     Parameters
     ----------
     settings : Settings
-        Of rank 0; ``rank`` and ``store`` are filled in.
+        Of rank 0; ``rank``, ``file`` and ``store`` are filled in.
     inputs, outputs : sequence of TensorSpec
     micro_batches : int
         How many parts a call's rows are computed in by a pipeline.
@@ -47,17 +47,24 @@ class Ranks:
 
     Notes
     -----
-    One call at a time. After a process was lost the others are ended, and the next call starts them all again.
+    One call at a time. After a process was lost the others are ended, and the next call starts them all again, from the file
+    that was first read: it is held open, since a server's own copy of a bundle is off the disk once the model is loaded.
     """
 
     def __init__(
         self, settings: Settings, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], micro_batches: int = 1
     ) -> None:
-        self._settings, self._inputs, self._outputs = settings, inputs, outputs
+        self._program = _Program(Path(settings.path))
+        self._settings = msgspec.structs.replace(settings, file=self._program.descriptor)
+        self._inputs, self._outputs = inputs, outputs
         self._micro_batches = micro_batches
         self._lock = threading.Lock()
         self._group: _Group | None = None
-        self.bytes = self._start().bytes
+        try:
+            self.bytes = self._start().bytes
+        except BaseException:
+            self._program.close()
+            raise
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -72,7 +79,7 @@ class Ranks:
         InferenceFailed
             If an operator raises.
         WorkerFailed
-            If a process was lost, or has not answered in time.
+            If a process was lost, or has not answered in time, or the program was altered before they were started again.
         """
         given = [feed[spec.name] for spec in self._inputs]
         rows = {len(array) if array.ndim else 0 for array in given}
@@ -92,8 +99,10 @@ class Ranks:
         """End the processes."""
         with self._lock:
             self._end()
+            self._program.close()
 
     def _start(self) -> _Group:
+        self._program.check()
         self._group = group = _Group(self._settings)
         return group
 
@@ -101,6 +110,27 @@ class Ranks:
         if self._group is not None:
             self._group.end()
             self._group = None
+
+
+class _Program:
+    """The file that ranks read, open for as long as they may be started again."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.close = weakref.finalize(self, os.close, self.descriptor)
+        self._as_read = self._state()
+
+    def check(self) -> None:
+        """Raise :class:`WorkerFailed` if somebody wrote into the file."""
+        if self._state() != self._as_read:
+            raise WorkerFailed(
+                f"{self._name} was altered while it was served, so its processes cannot be started again; load the model again"
+            )
+
+    def _state(self) -> tuple[int, int]:
+        found = os.fstat(self.descriptor)
+        return found.st_size, found.st_mtime_ns
 
 
 class _Group:
@@ -135,7 +165,7 @@ class _Group:
             worker = subprocess.Popen(
                 [sys.executable, "-P", "-m", "fairway.engines.torch_parallel.worker", str(theirs.fileno()), told],
                 stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._settings.file],
                 env=_environment(),
             )
         self.workers.append(worker)

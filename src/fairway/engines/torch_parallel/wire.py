@@ -25,7 +25,9 @@ class Settings(msgspec.Struct, frozen=True):
     precision: str
     threads: int
     timeout_s: float
-    store: str
+    file: int = -1
+    """The program's descriptor, which a worker inherits: by its path it may be gone, or be another, by then."""
+    store: str = ""
     """A file that nobody else may write: where the ranks find each other."""
 
 

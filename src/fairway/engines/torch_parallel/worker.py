@@ -1,4 +1,4 @@
-"""One rank's process: ``python -m fairway.engines.torch_parallel.worker``. It reads the program by its path.
+"""One rank's process: ``python -m fairway.engines.torch_parallel.worker``. It reads the program that it inherits.
 
 It is a fresh interpreter rather than a fork, since CUDA survives none, and is given nothing but :class:`Settings`. Its
 standard input is a pipe that nobody writes to: once that ends, the engine's process is gone, and so is this one. (A signal
@@ -25,7 +25,7 @@ import msgspec
 
 from fairway.core.errors import FairwayError
 from fairway.core.extras import require
-from fairway.engines.programs import read_program
+from fairway.engines.programs import load_program
 from fairway.engines.torch import PRECISIONS, first_line, halve, outputs_of, to_numpy, to_torch
 from fairway.engines.torch_parallel.graphs import held_bytes, plain_module
 from fairway.engines.torch_parallel.pipeline import Stage, cut
@@ -100,7 +100,8 @@ def serve(wire: Wire, settings: Settings) -> None:
 def _load(torch: Any, settings: Settings, device: str) -> tuple[Any, Any, _Compute]:
     """The rank's module, the outputs that it answers with, and how it computes."""
     path = Path(settings.path)
-    program = read_program(path)
+    program = load_program(Path(f"/proc/self/fd/{settings.file}").read_bytes(), path.name)
+    os.close(settings.file)
     source = plain_module(program, path.name)
     specs = outputs_of(program, path, ())
     rank, ranks = settings.rank, settings.ranks
