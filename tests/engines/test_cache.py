@@ -237,6 +237,40 @@ def test_the_longest_unused_goes_first(tmp_path: Path, cache: EngineCache) -> No
     assert found == [True, False, True]
 
 
+def test_an_entry_that_is_being_loaded_from_is_not_removed_under_the_engine(
+    tmp_path: Path, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = convolutional(tmp_path / "conv.onnx")
+    bundle, other = (pack(tmp_path / name, graph, name=name) for name in ("a", "b"))
+    entry = fill(cache, bundle)
+    size = sum(file.stat().st_size for file in entry.iterdir())
+    tight = EngineCache(cache.root, int(1.5 * size))
+    real = load_engine
+
+    def meanwhile_make_room(spec: EngineSpec, directory: Path, *, cache: Path | None = None) -> Engine:
+        monkeypatch.setattr(cache_module, "load_engine", real)
+        tight.fill(other.manifest.engine, other, ask)
+        return real(spec, directory, cache=cache)
+
+    monkeypatch.setattr(cache_module, "load_engine", meanwhile_make_room)
+    assert answer(bundle, cache) == (answer(bundle)[0], True)
+    assert all((path / "entry.json").is_file() for path in cache.root.iterdir() if path.is_dir()), "no half entry"
+    assert entry.is_dir()
+
+
+def test_an_entry_is_gone_at_once_when_it_is_removed(
+    bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = fill(cache, bundle)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed just before
+    assert cache_module._remove(entry)
+    assert not entry.exists()
+    assert len(list(cache.root.glob(".*.partial"))) == 1
+    monkeypatch.undo()
+    fill(cache, bundle)
+    assert not list(cache.root.glob(".*.partial"))
+
+
 def test_an_engine_that_answers_otherwise_from_the_cache_is_loaded_without(
     tmp_path: Path, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

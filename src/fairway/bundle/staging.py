@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 2**20
-_SUFFIX = ".partial"
+PARTIAL = ".partial"
+"""How names end of what is being written, or removed, and swept if whoever does so is killed."""
 
 
 @contextmanager
@@ -112,9 +113,9 @@ def _locked(folder: Path, prefix: str, *, directory: bool) -> tuple[Path, int]:
     """A new path, and the descriptor that holds its lock. Another writer may sweep it first: then try again."""
     while True:
         if directory:
-            path = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=folder))
+            path = Path(tempfile.mkdtemp(prefix=prefix, suffix=PARTIAL, dir=folder))
         else:
-            descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_SUFFIX, dir=folder)
+            descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=PARTIAL, dir=folder)
             os.close(descriptor)
             path = Path(name)
         with suppress(FileNotFoundError):
@@ -133,7 +134,7 @@ def _locked(folder: Path, prefix: str, *, directory: bool) -> tuple[Path, int]:
 def _sweep(folder: Path, prefix: str) -> None:
     """Remove what killed writers left: whatever has such a name and is not locked."""
     for path in folder.iterdir():
-        if not (path.name.startswith(prefix) and path.name.endswith(_SUFFIX)):
+        if not (path.name.startswith(prefix) and path.name.endswith(PARTIAL)):
             continue
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

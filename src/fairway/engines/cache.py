@@ -10,8 +10,9 @@ import os
 import shutil
 import stat
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from typing import TypeAlias
 import msgspec
 
 from fairway.bundle.format import Bundle
-from fairway.bundle.staging import exclusive, publish, staging, sweep, sync
+from fairway.bundle.staging import PARTIAL, exclusive, publish, staging, sweep, sync
 from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig
 from fairway.core.manifest import EngineSpec
 from fairway.core.processor import abilities, processor
@@ -45,8 +46,9 @@ class _Entry(msgspec.Struct, frozen=True):
 class EngineCache:
     """A directory of entries, one for each bundle, engine, its version and options, and CPU. Safe with several processes.
 
-    An entry appears whole, by a rename, and is never altered. One whose files are not those that were written is not used.
-    Whatever goes wrong with the cache, models are loaded without it; the first reason is logged.
+    An entry appears whole, by a rename, goes by another, and is never altered; one that is being loaded from stays. One whose
+    files are not those that were written is not used. Whatever goes wrong with the cache, models are loaded without it; the
+    first reason is logged.
 
     Parameters
     ----------
@@ -69,13 +71,14 @@ class EngineCache:
         FairwayError
             As :func:`fairway.engines.base.load_engine` does; never for the cache's sake.
         """
-        entry = self.find(spec, bundle)
-        if entry is not None:
+        with self._held(spec, bundle) as entry:
+            if entry is None:
+                return load_engine(spec, bundle.path), False
             try:
                 return load_engine(spec, bundle.path, cache=entry), True
-            except (InvalidBundle, OSError) as error:  # it was removed meanwhile, or is damaged where nobody could see
+            except (InvalidBundle, OSError) as error:  # it is damaged where nobody could see
                 log.warning("engine_cache_entry_unusable", extra={"entry": str(entry), "reason": str(error)})
-                shutil.rmtree(entry, ignore_errors=True)
+        _remove(entry)
         return load_engine(spec, bundle.path), False
 
     def find(self, spec: EngineSpec, bundle: Bundle) -> Path | None:
@@ -123,7 +126,7 @@ class EngineCache:
             if known is not None:
                 return not known.refused
             self._check_room(bundle)
-            shutil.rmtree(path, ignore_errors=True)  # one that was damaged
+            _remove(path, wait=True)  # one that was damaged
             with staging(path) as staged:
                 entry = _Entry({}, refused) if (refused := _make(spec, bundle, staged, ask)) else _entry_of(staged)
                 (staged / _INDEX).write_bytes(msgspec.json.encode(entry))
@@ -161,6 +164,13 @@ class EngineCache:
             log.warning("engine_cache_off", extra={"directory": str(self.root), "reason": reason})
 
     # -- inside
+
+    @contextmanager
+    def _held(self, spec: EngineSpec, bundle: Bundle) -> Iterator[Path | None]:
+        """The whole entry of a bundle, which nobody removes within the block: an engine would fill what it finds empty."""
+        path = self._path(spec, bundle)
+        with _locked(path, fcntl.LOCK_SH) if path is not None else nullcontext() as held:
+            yield self.find(spec, bundle) if held else None
 
     def _path(self, spec: EngineSpec, bundle: Bundle) -> Path | None:
         """Where the bundle's entry lies; ``None`` for an engine that keeps nothing."""
@@ -210,12 +220,12 @@ class EngineCache:
     def _make_room(self, newest: Path) -> None:
         """Remove the longest unused until all fit, the newest last. Whoever has mapped one keeps it."""
         entries = [(_used_at(path), path != newest, path) for path in self.root.iterdir() if path.is_dir()]
-        sizes = {path: sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) for *_, path in entries}
+        sizes = {path: _size(path) for *_, path in entries}
         for _, _, path in sorted(entries, key=lambda entry: (not entry[1], entry[0])):
             if sum(sizes.values()) <= self.limit_bytes:
                 break
-            shutil.rmtree(path, ignore_errors=True)
-            del sizes[path]
+            if _remove(path):
+                del sizes[path]
 
 
 def _make(spec: EngineSpec, bundle: Bundle, staged: Path, ask: Ask) -> str:
@@ -254,6 +264,56 @@ def _identity(path: Path) -> tuple[int, int, int]:
     """Nobody writes to a file without changing this; hashing it would take longer than loading it does."""
     info = path.lstat()
     return info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[bool]:
+    """Whether what lies at ``path`` is an entry, and locked within the block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor, how) and _is_at(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: there, one that is in use may be removed
+        return True
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether it was not removed while its lock was waited for."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _remove(path: Path, *, wait: bool = False) -> bool:
+    """Remove an entry at once, however long deleting its files takes: whether it is gone. One in use stays, or is awaited."""
+    with _locked(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)) as free:
+        if not free:
+            return not path.exists()  # an engine is being loaded from it, or somebody else was faster
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")  # as a killed writer's: it is swept
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    except OSError:  # it was removed meanwhile
+        return 0
 
 
 def _used_at(path: Path) -> float:
