@@ -83,6 +83,10 @@ def test_a_bundle_is_measured_in_a_process_of_its_own(bundles: tuple[Bundle, ...
     assert set(measured) == NAMES
     assert not any(m.error for m in measured.values())
     assert all(m.low <= m.value <= m.high for m in measured.values())
+    once = {"memory_mb", "load_ms", "first_request_ms"}
+    assert {m.metric for m in measured.values() if not m.known} == once, "one reading has no interval"
+    assert all(measured[name].has_value for name in once)
+    assert judge({"memory_mb": Limit(max=1e6)}, measured.values()).outcome is Outcome.INCONCLUSIVE
     assert measured["latency_p50_ms"].value <= measured["latency_p99_ms"].value
     assert measured["error_rate"].value == 0
     assert measured["size_mb"].value == bundles[0].size_bytes / 1e6

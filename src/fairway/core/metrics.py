@@ -161,6 +161,8 @@ _QUALITY = tuple(dict.fromkeys(task for known in METRICS.values() for task in kn
 
 
 _BELOW, _ABOVE = -math.inf, math.inf
+_BARE = "no interval"
+"""How the method of a value without an interval begins."""
 
 
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -220,6 +222,11 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether anything was learned: no error, and an interval with at least one end."""
         return not self.error and not (self.low == _BELOW and self.high == _ABOVE)
 
+    @property
+    def has_value(self) -> bool:
+        """Whether there is an estimate, be it without an interval."""
+        return self.known or (not self.error and self.method.startswith(_BARE))
+
     @classmethod
     def exact(cls, name: str, value: float, **fields: object) -> Measurement:
         """A number without uncertainty."""
@@ -232,6 +239,11 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     def failed(cls, name: str, error: str, **fields: object) -> Measurement:
         """A measurement that could not be made, through a fault that somebody should mend: the verdict is an error."""
         return msgspec.convert({"metric": name, "value": 0.0, "error": error, **fields}, cls)
+
+    @classmethod
+    def bare(cls, name: str, value: float, reason: str, **fields: object) -> Measurement:
+        """A number that nobody can put an interval to, such as one reading of what varies: the verdict is inconclusive."""
+        return msgspec.convert({"metric": name, "value": float(value), "method": f"{_BARE}: {reason}", **fields}, cls)
 
     @classmethod
     def unknown(cls, name: str, reason: str, **fields: object) -> Measurement:

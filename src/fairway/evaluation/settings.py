@@ -164,7 +164,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         the group ``fairway.metrics``.
     processes : int
         Fresh processes among which the load is divided. Time to load, first request and memory are measured once in
-        each: more make their intervals narrower.
+        each: more make their intervals narrower, and one gives none, so that a limit on them is inconclusive.
     core_watts : float
         What one busy core draws, for the estimate of energy where the processor's own counters cannot be read.
     analyses : tuple of str

@@ -31,7 +31,7 @@ def number(value: float, *, signed: bool = False) -> str:
 
 def estimate(found: Measurement) -> str:
     """The value, or a dash where nothing is known."""
-    if found.error or (not found.known and not _has_value(found)):
+    if not found.has_value:
         return "—"
     return number(found.value, signed=bool(found.versus))
 
@@ -194,8 +194,3 @@ def explained(limit: Limit) -> str:
 def _short(value: float, *, signed: bool) -> str:
     rounded = float(f"{value:.3g}")
     return number(rounded, signed=signed)
-
-
-def _has_value(found: Measurement) -> bool:
-    """A value whose interval could not be made is still a value; without data there is none."""
-    return found.method.startswith("no interval")

@@ -36,6 +36,8 @@ PERFORMANCE = (
 DEFAULT_RPS = 50.0
 SATURATE_S = 0.5
 """How long each process is kept as busy as it can be."""
+ONCE_PER_PROCESS = ("memory_mb", "load_ms", "first_request_ms")
+"""A process gives one reading of these, and one reading has no interval."""
 REQUESTS = 1_000
 """Per load. The interval of a 99th percentile is finite from 373 on, at 95 % confidence."""
 
@@ -145,6 +147,7 @@ def measure(
     requests: int = REQUESTS,
     *,
     saturate: bool | None = None,
+    processes: int | None = None,
     workers: int = 1,
     serving: ServeSettings | None = None,
     cores: int = 0,
@@ -153,15 +156,17 @@ def measure(
 ) -> list[Measurement]:
     """Latency, throughput, errors, memory, size and load time, as served, at every load that the gate names.
 
-    With one server per load, and quickly: for a search that measures again and again. ``saturate``: also the largest
-    throughput and the energy; by default where the gate limits them. ``workers``, ``serving`` and ``cores`` are how it is
-    served: by default by one process, as the bundle says. ``equal`` is the share of requests that repeat an earlier one. Of
-    ``settings`` the watts of a core, and the confidence, count.
+    Quickly: for a search that measures again and again. ``saturate``: also the largest throughput and the energy; by default
+    where the gate limits them. ``processes``: one after another, among which the load is divided; by default one, or two
+    where the gate limits what needs two to have an interval. ``workers``, ``serving`` and ``cores`` are how it is served: by
+    default by one process, as the bundle says. ``equal`` is the share of requests that repeat an earlier one.
+    Of ``settings`` the watts of a core, and the confidence, count.
     """
     from fairway.serving.performance import measure_performance
 
     asked = needs_saturation(gate) if saturate is None else saturate
     measured: list[Measurement] = []
+    processes = processes or (2 if any(name in ONCE_PER_PROCESS for name in gate) else 1)
     own = settings or EvaluationSettings()
     for number, rps in enumerate(_loads(gate)):
         saturate_s = SATURATE_S if asked and not number else 0.0
@@ -170,6 +175,7 @@ def measure(
             rps=rps,
             seconds=max(2.0, requests / rps),
             saturate_s=saturate_s,
+            processes=processes,
             workers=workers,
             serving=serving,
             cores=cores,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.bundle.format import Bundle
-from fairway.loop.evaluate import check_data, measure, needs_saturation
+from fairway.loop.evaluate import ONCE_PER_PROCESS, check_data, measure, needs_saturation
 from fairway.loop.models import find_bundle
 from fairway.loop.progress import SILENT, Progress
 from fairway.loop.project import Project
@@ -51,7 +51,8 @@ def optimize(
     saturate = needs_saturation(gate) or settings.objective in ("throughput_rps", "energy_mj_per_request")
     cores = min(settings.cores or available(), available())
     own = project.settings.evaluate
-    measured = partial(measure, gate=gate, requests=REQUESTS, saturate=saturate, settings=own)
+    processes = 2 if settings.objective in ONCE_PER_PROCESS else None
+    measured = partial(measure, gate=gate, requests=REQUESTS, saturate=saturate, processes=processes, settings=own)
 
     def served(candidate: Bundle, way: Tuning) -> Sequence[Measurement]:
         limits = ModelServeSettings(max_batch=way.max_batch, max_wait_us=way.max_wait_us, cache_bytes=way.cache_bytes)

@@ -73,9 +73,11 @@ def quality_change_cell(change: Measurement | None) -> Cell:
 
 
 def _cell(found: Measurement | None, form: str) -> Cell:
-    if found is None or not found.known:
+    if found is None or not found.has_value:
         return Cell()
-    interval = "" if found.low == found.high else f"[{form.format(found.low)}, {form.format(found.high)}]"
+    interval = (
+        "" if found.low == found.high or not found.known else f"[{form.format(found.low)}, {form.format(found.high)}]"
+    )
     return Cell(form.format(found.value), interval)
 
 

@@ -135,4 +135,6 @@ def change(one: Contestant, other: Contestant, settings: OptimizationSettings) -
 
 def _shown(one: Contestant) -> str:
     found = combine(one.rounds)
-    return found.error or f"is {found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
+    if not found.known:
+        return found.error or found.method
+    return f"is {found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"

@@ -121,7 +121,7 @@ class Final:
         values: dict[str, dict[str, float]] = {}
         for name in self.bundles:
             found = {each: self.candidates[name].measurement(each) for each in (*metrics, *DIMENSIONS)}
-            values[name] = {each: m.value for each, m in found.items() if m is not None and m.known}
+            values[name] = {each: m.value for each, m in found.items() if m is not None and m.has_value}
         front = on_front({name: measured for name, measured in values.items() if measured})
         return tuple(msgspec.structs.replace(c, front=name in front) for name, c in self.candidates.items())
 

@@ -117,7 +117,7 @@ def _facts(found: Findings) -> dict[str, str]:
 def _tiles(chosen: Candidate, original: Candidate, found: Findings) -> list[dict[str, Any]]:
     """The chosen form's numbers, the objective and the quality first."""
     names = dict.fromkeys((found.objective, found.quality, *_TILES))
-    return [_tile(m, chosen, original) for name in names if (m := chosen.measurement(name)) and m.known]
+    return [_tile(m, chosen, original) for name in names if (m := chosen.measurement(name)) and m.has_value]
 
 
 def _tile(found: Measurement, chosen: Candidate, original: Candidate) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import msgspec
 from fairway.core.metrics import Measurement, difference
 
 ENOUGH = 5
-"""Rounds from which the median's own interval is used: below, no interval of order statistics has 90 % coverage. What has no
-interval of its own (a time to load, say) then has the spread of its readings, and the little confidence that this has."""
+"""Rounds from which the median's own interval is used: of fewer, even the extremes cover less than 90 %."""
 
 
 def order_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -37,24 +36,25 @@ def order_interval(values: Sequence[float]) -> tuple[float, float, float]:
 def combine(rounds: Sequence[Measurement]) -> Measurement:
     """One measurement from several rounds of it: the median, and an interval that holds the spread between rounds.
 
-    An error in any round is the answer (a candidate that fails now and then is not good), and so is want of data.
+    An error in any round is the answer (a candidate that fails now and then is not good), and so is want of data. Readings
+    without intervals have one from :data:`ENOUGH` rounds on.
     """
     first = rounds[0]
     if useless := _useless(rounds):
         return useless
-    exact = all(m.confidence == 1.0 for m in rounds)
     values = [m.value for m in rounds]
-    if len(rounds) == 1 or (exact and len(set(values)) == 1):
+    if len(rounds) == 1 or (_exact(rounds) and len(set(values)) == 1):
         return first
+    total, value = sum(m.n for m in rounds), median(values)
     if len(rounds) >= ENOUGH:
         low, high, confidence = order_interval(values)
         method = f"median of {len(rounds)} interleaved rounds, order statistics"
+    elif _exact(rounds) or not all(m.known for m in rounds):
+        return Measurement.bare(first.metric, value, _too_few(len(rounds)), n=total, at_rps=first.at_rps)
     else:
         low, high = min(m.low for m in rounds), max(m.high for m in rounds)
-        confidence = 1 - 2 * 0.5 ** len(rounds) if exact else min(m.confidence for m in rounds)
-        spread = "their least and largest" if exact else "widest of their intervals"
-        method = f"median of {len(rounds)} interleaved rounds, {spread}"
-    total, value = sum(m.n for m in rounds), median(values)
+        confidence = min(m.confidence for m in rounds)
+        method = f"median of {len(rounds)} interleaved rounds, widest of their intervals"
     return msgspec.structs.replace(
         first, value=value, low=low, high=high, confidence=confidence, n=total, method=method
     )
@@ -65,12 +65,15 @@ def compare(candidate: Sequence[Measurement], other: Sequence[Measurement], vers
     if useless := _useless((*candidate, *other)):
         return msgspec.structs.replace(useless, versus=versus)
     pairs = list(zip(candidate, other, strict=False))
+    ours, theirs = (combine([pair[side] for pair in pairs]) for side in (0, 1))
+    gaps, n = [one.value - another.value for one, another in pairs], sum(one.n for one, _ in pairs)
+    if len(pairs) < ENOUGH and not (ours.known and theirs.known):
+        reason = _too_few(len(pairs))
+        return Measurement.bare(ours.metric, median(gaps), reason, n=n, versus=versus, at_rps=ours.at_rps)
     if len(pairs) < ENOUGH:
-        ours, theirs = (combine([pair[side] for pair in pairs]) for side in (0, 1))
         return difference(ours, theirs, versus)
-    gaps = [ours.value - theirs.value for ours, theirs in pairs]
     low, high, confidence = order_interval(gaps)
-    if len(set(gaps)) == 1 and all(m.confidence == 1.0 for pair in pairs for m in pair):
+    if len(set(gaps)) == 1 and _exact([m for pair in pairs for m in pair]):
         confidence = 1.0  # sizes of files, say
     return msgspec.structs.replace(
         candidate[0],
@@ -78,12 +81,20 @@ def compare(candidate: Sequence[Measurement], other: Sequence[Measurement], vers
         low=low,
         high=high,
         confidence=confidence,
-        n=sum(ours.n for ours, _ in pairs),
+        n=n,
         versus=versus,
         method=f"median difference of {len(gaps)} paired rounds, order statistics",
     )
 
 
+def _exact(rounds: Sequence[Measurement]) -> bool:
+    return all(m.confidence == 1.0 for m in rounds)
+
+
+def _too_few(rounds: int) -> str:
+    return f"{ENOUGH} rounds of one reading each have one, this is {rounds}; raise [optimize] repeats or time_budget"
+
+
 def _useless(rounds: Sequence[Measurement]) -> Measurement | None:
     """The first that says nothing, errors before want of data."""
-    return min((m for m in rounds if not m.known), key=lambda m: not m.error, default=None)
+    return min((m for m in rounds if not m.has_value), key=lambda m: not m.error, default=None)

@@ -211,7 +211,7 @@ def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: R
     if name != ORIGINAL:
         changes = [compare(each, original[key], ORIGINAL) for key, each in rounds.items() if key in original]
         return (*quality, *performance, *changes)
-    whole = [m for m in (*quality, *performance) if m.known and not m.slice and not m.versus]
+    whole = [m for m in (*quality, *performance) if m.has_value and not m.slice and not m.versus]
     return (*quality, *performance, *map(_zero, whole))
 
 

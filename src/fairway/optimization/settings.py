@@ -68,7 +68,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         The performance metric to improve. What it says is believed only beyond the noise.
     repeats : int
         Rounds of measurements. Each round measures every candidate once, in a new order. From 5 on, the interval is
-        that of the median over rounds; below, it is the widest of the rounds' own.
+        that of the median over rounds; below, it is the widest of the rounds' own, and there is none of what each round
+        reads once.
     min_gain : float
         Relative improvement below which another graph does not pay (0.03 is 3 %). The interval's worse end counts.
     min_size_gain_mb : float

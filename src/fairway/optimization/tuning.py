@@ -185,7 +185,7 @@ def _absolute(gate: Gate) -> Gate:
 def _leaders(ways: Sequence[Tuning], rounds: dict[Tuning, Rounds], objective: str) -> list[Tuning]:
     """The best first; those without a measurement are left out."""
     found = {way: objective_rounds(rounds[way], objective) for way in ways}
-    usable = [way for way in ways if found[way] and combine(found[way]).known]
+    usable = [way for way in ways if found[way] and combine(found[way]).has_value]
     sign = -1 if metric(objective).higher_is_better else 1
     return sorted(usable, key=lambda way: sign * combine(found[way]).value)
 

@@ -202,7 +202,8 @@ def _once(
 ) -> Measurement:
     """What happens once in a process; ``log`` where it is spread by factors, as times are."""
     if len(values) == 1:
-        return Measurement.exact(name, values[0], n=1, method=f"{what}, in one fresh process", at_rps=rps)
+        reason = f"{what}, in one fresh process; two would tell how much it varies"
+        return Measurement.bare(name, values[0], reason, n=1, at_rps=rps)
     method = f"{what}, in {len(values)} fresh processes"
     if not log:
         return _mean(name, values, confidence, n=len(values), method=method, at_rps=rps)
