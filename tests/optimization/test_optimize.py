@@ -146,6 +146,21 @@ def test_where_nothing_is_faster_the_original_is_kept(run: Run, mlp_bundle: Bund
     assert found.chosen.manifest.engine.cost is not None
 
 
+def test_of_several_loads_the_largest_decides(run: Run, mlp_bundle: Bundle) -> None:
+    light, heavy = Stopwatch(graph=1.0), Stopwatch(int8_dynamic=1.0)
+
+    def both(bundle: Bundle) -> list[Measurement]:
+        return [
+            msgspec.structs.replace(m, at_rps=rps) for at, rps in ((light, 50.0), (heavy, 400.0)) for m in at(bundle)
+        ]
+
+    found = run(mlp_bundle, both)
+    assert found.winner.name == "int8-dynamic"
+    shown = found.winner.measurement("latency_p50_ms")
+    assert shown is not None
+    assert (shown.at_rps, shown.value < 1.5) == (400.0, True), "the report shows what decided"
+
+
 def test_quality_is_compared_on_the_same_rows(run: Run, mlp_bundle: Bundle) -> None:
     found = run(mlp_bundle, Stopwatch(int8_static=1.0))
     original, graph, *int8 = found.candidates

@@ -17,6 +17,7 @@ from fairway.core.gate import Limit
 from fairway.core.manifest import Cost, EngineSpec
 from fairway.core.metrics import Measurement
 from fairway.evaluation.settings import EvaluationSettings
+from fairway.optimization.cells import way_cells
 from fairway.optimization.optimize import optimize
 from fairway.optimization.report import Optimization, Tuned, Tuning
 from fairway.optimization.search.journal import Journal
@@ -146,6 +147,18 @@ def test_the_way_that_is_better_beyond_the_noise_is_taken(journal: Path) -> None
     assert "latency_p50_ms -4" in found.reason
     assert str(OWN) in found.reason
     assert [way.tuning for way in found.ways] == [OWN, SPLIT, SMALL]
+
+
+def test_of_several_loads_the_largest_decides(journal: Path) -> None:
+    light, heavy = Served({OWN: 3.0, SPLIT: 2.0}), Served({OWN: 5.0, SPLIT: 9.0})
+
+    def both(way: Tuning) -> list[Measurement]:
+        loads = ((light, 50.0), (heavy, 400.0))
+        return [msgspec.structs.replace(m, at_rps=rps) for served, rps in loads for m in served(way)]
+
+    found = tuned(light, journal, measure=both)
+    assert found.chosen == OWN
+    assert [float(way_cells(way, "latency_p50_ms")["latency_p50_ms"].value) > 4 for way in found.ways] == [True, True]
 
 
 def test_within_the_noise_the_bundles_own_way_stays(journal: Path) -> None:

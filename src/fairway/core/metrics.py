@@ -227,6 +227,11 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether there is an estimate, be it without an interval."""
         return self.known or (not self.error and self.method.startswith(_BARE))
 
+    @property
+    def load_rps(self) -> float:
+        """The load, in requests per second; infinite at full load, and for what depends on none."""
+        return math.inf if self.at_rps is None else self.at_rps
+
     @classmethod
     def exact(cls, name: str, value: float, **fields: object) -> Measurement:
         """A number without uncertainty."""

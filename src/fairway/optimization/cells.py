@@ -62,9 +62,10 @@ SERVED = ("latency_p99_ms", "throughput_rps", "memory_mb")
 
 
 def way_cells(way: TunedWay, objective: str) -> dict[str, Cell]:
-    """What a way to serve was measured at, the objective first."""
+    """What a way to serve was measured at, the objective first; of several loads, at the largest."""
     names = dict.fromkeys((objective, *SERVED))
-    return {name: _cell(next((m for m in way.measurements if m.metric == name), None), "{:.3g}") for name in names}
+    found = {name: [m for m in way.measurements if m.metric == name] for name in names}
+    return {name: _cell(max(of, key=lambda m: m.load_rps, default=None), "{:.3g}") for name, of in found.items()}
 
 
 def quality_change_cell(change: Measurement | None) -> Cell:

@@ -127,8 +127,8 @@ class Final:
 
     def _choice(self) -> Choice:
         def contestant(name: str) -> Contestant:
-            said, objective = self.candidates[name].verdict, self._settings.objective
-            rounds = objective_rounds(self._rounds[name], objective)
+            said = self.candidates[name].verdict
+            rounds = objective_rounds(self._rounds[name], self._settings.objective)
             return Contestant(name, said is not None and said.passed, rounds, self.bundles[name].size_bytes)
 
         original, *others = map(contestant, self.bundles)

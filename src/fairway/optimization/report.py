@@ -74,9 +74,9 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
     front: bool = False
 
     def measurement(self, name: str, versus: str = "") -> Measurement | None:
-        """The measurement of metric ``name`` over all rows, or its paired difference to ``versus``."""
+        """Metric ``name`` over all rows, or its paired difference to ``versus``; of several loads, the largest."""
         found = (m for m in self.measurements if m.metric == name and m.versus == versus and not m.slice)
-        return next((m for m in found if not m.error), None)
+        return max((m for m in found if not m.error), key=lambda m: m.load_rps, default=None)
 
 
 class Tuning(msgspec.Struct, frozen=True):

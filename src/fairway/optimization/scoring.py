@@ -215,6 +215,12 @@ def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: R
     return (*quality, *performance, *map(_zero, whole))
 
 
+def objective_rounds(rounds: Rounds, objective: str) -> tuple[Measurement, ...]:
+    """The rounds of what is to improve, at the largest load that it was measured at; none if it was not measured."""
+    found = [tuple(each) for (name, _), each in rounds.items() if name == objective]
+    return max(found, key=lambda each: each[0].load_rps, default=())
+
+
 def verdict(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     """The gate's verdict, changes being those to the original."""
     return judge(gate, measurements)

@@ -65,7 +65,8 @@ class OptimizationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
         Share of the test rows that the search does not look at, and that judge what it chose. Where they could not settle
         the gate even for the original, or with 0, all rows do both, with intervals widened for the forms examined.
     objective : str
-        The performance metric to improve. What it says is believed only beyond the noise.
+        The performance metric to improve, at the largest load that the gate names. What it says is believed only beyond the
+        noise.
     repeats : int
         Rounds of measurements. Each round measures every candidate once, in a new order. From 5 on, the interval is
         that of the median over rounds; below, it is the widest of the rounds' own, and there is none of what each round
