@@ -22,6 +22,7 @@ from fairway.core.tensors import Tensors
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.model import Model
 from fairway.optimization import explore, probe
+from fairway.optimization.cost import measure_cost
 from fairway.optimization.optimize import optimize
 from fairway.optimization.passes.base import Sample
 from fairway.optimization.probe import cost_ratio
@@ -251,6 +252,23 @@ def test_a_form_that_does_not_batch_is_timed_row_by_row(
     cost_ratio(alone, mlp_bundle, Sample({"X": digits.x_train[:16]}, 16), "throughput_rps")
     assert asked[: len(calls)] == calls
     assert set(asked) == set(calls)
+
+
+@pytest.mark.parametrize(("fixed", "rows"), [(None, {1}), (8, {8})])
+def test_the_cost_of_what_does_not_batch_is_that_of_one_row_or_of_its_only_size(
+    mlp_bundle: Bundle, digits: Digits, fixed: int | None, rows: set[int]
+) -> None:
+    engine = msgspec.structs.replace(mlp_bundle.manifest.engine, batching=False)
+    asked: set[int] = set()
+
+    class Watched(Model):
+        def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
+            asked.add(len(feed["X"]))
+            return super().infer(feed, raw=raw)
+
+    with Watched(Bundle(mlp_bundle.path, msgspec.structs.replace(mlp_bundle.manifest, engine=engine))) as model:
+        measure_cost(model, Sample({"X": digits.x_train[:16]}, 16, fixed))
+    assert asked == rows
 
 
 def test_the_front_is_marked(run: Run) -> None:

@@ -39,10 +39,13 @@ def fit_cost(seconds: Mapping[int, float]) -> Cost:
 
 
 def measure_cost(model: Model, sample: Sample, *, clock: Callable[[], float] = time.perf_counter) -> Cost:
-    """Time the engine of ``model`` on real rows at several batch sizes (or the only one that it takes), and fit."""
+    """Time the engine of ``model`` on real rows at several batch sizes, and fit; one that takes no batches, on one row.
+
+    A pass whose rows depend on each other takes many rows of one request all the same.
+    """
     known = passes()
     kept_apart = any(r.name in known and not known[r.name].independent_rows for r in model.manifest.recipe)
-    only = sample.batch or (None if model.manifest.engine.batching or kept_apart else sample.rows)
+    only = sample.batch or (None if model.manifest.engine.batching or kept_apart else 1)
     sizes = (only,) if only else tuple(n for n in SIZES if n <= model.manifest.engine.max_batch) or (1,)
     return fit_cost({size: _time(model, sample_rows(sample, size), clock) for size in sizes})
 

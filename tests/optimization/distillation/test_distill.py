@@ -11,9 +11,10 @@ import pytest
 
 from fairway.bundle.format import Bundle
 from fairway.core.errors import InvalidConfig, InvalidData
-from fairway.core.tensors import Datatype, TensorSpec
+from fairway.core.tensors import Datatype, Tensors, TensorSpec
 from fairway.model import Model
 from fairway.optimization.distillation.hidden import HiddenStates
+from fairway.optimization.distillation.lessons import make_lesson
 from fairway.optimization.distillation.losses import directions
 from fairway.optimization.distillation.settings import DistillationSettings
 from fairway.sources.tables import Table
@@ -55,6 +56,26 @@ def test_a_student_of_any_bundle_answers_like_it(teacher: Bundle, rows: Table, d
             given, student(torch.from_numpy(digits.x_test)).softmax(1).numpy(), rtol=1e-3, atol=1e-5
         )
     assert torch.equal(torch.get_rng_state(), before)  # nobody else's random numbers were used up
+
+
+@pytest.mark.parametrize(("batching", "calls"), [(False, [1] * 20), (True, [64])])
+def test_a_teacher_whose_rows_depend_on_each_other_is_asked_about_one_at_a_time(
+    batching: bool, calls: list[int], teacher: Bundle, digits: Digits
+) -> None:
+    asked: list[int] = []
+
+    class Teacher(Model):
+        def infer(self, feed: Tensors, *, raw: bool = False) -> Tensors:
+            asked.append(len(next(iter(feed.values()))))
+            return super().infer(feed, raw=raw)
+
+    engine = msgspec.structs.replace(teacher.manifest.engine, batching=batching)
+    manifest = msgspec.structs.replace(teacher.manifest, engine=engine)
+    with Teacher(Bundle(teacher.path, manifest)) as model:
+        table = table_of(digits.x_train[:20], digits.y_train[:20])
+        lesson = make_lesson(model, table, "digit", SETTINGS, lambda *_: None)
+    assert asked == calls
+    assert lesson.rows == 20
 
 
 def test_the_bundle_takes_what_the_teacher_takes_and_says_where_it_comes_from(

@@ -84,7 +84,8 @@ def make_lesson(
     feed = teacher.prepare(table.feed(teacher.inputs, label=label or None))
     assert teacher.manifest.prediction is not None
     output, found = teacher.manifest.prediction.output, list[Tensor]()
-    size = next((s.shape[0] for s in teacher.raw_inputs if s.shape and s.shape[0] > 0), _TEACHER_ROWS)
+    usual = _TEACHER_ROWS if teacher.manifest.engine.batching else 1  # a row's answer must not depend on others
+    size = next((s.shape[0] for s in teacher.raw_inputs if s.shape and s.shape[0] > 0), usual)
     for start in range(0, table.rows, size):
         progress("asking the teacher", start, table.rows)
         rows = np.arange(start, start + size).clip(max=table.rows - 1)
