@@ -227,6 +227,14 @@ def test_slices_count(run: Run, mlp_bundle: Bundle) -> None:
     assert {m.slice for m in found.winner.measurements if m.metric == "accuracy_score"} == {"", "dark"}
 
 
+def test_where_all_forms_are_refused_the_reason_says_how_many_and_what_to_do(run: Run, mlp_bundle: Bundle) -> None:
+    gate = {"accuracy_score": Limit(min=0.9), "log_loss": Limit(max_rise=0.0)}
+    settings = asked_for(candidates=("int8-dynamic", "int8-percentile"))
+    found = run(mlp_bundle, gate=gate, settings=settings)
+    assert found.kept_original
+    assert "no candidate passes the gate: 2 refused; loosen the limits" in found.reason
+
+
 # --- what cannot be made ------------------------------------------------------------------------------------------
 
 

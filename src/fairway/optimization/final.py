@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -134,14 +135,38 @@ class Final:
         original, *others = map(contestant, self.bundles)
         if not original.rounds:
             return Choice(ORIGINAL, f"{self._settings.objective} was not measured, so nothing can be compared by it")
-        usable = [c for c in others if len(c.rounds) == len(original.rounds)]
-        return choose(original, usable, self._settings, tried=self._tried - len(others))
+        rivals = [c for c in others if len(c.rounds) == len(original.rounds)]
+        choice = choose(original, rivals, self._settings)
+        if (
+            choice.name == ORIGINAL
+            and not any(c.passed for c in rivals)
+            and (came := _came_of(self.candidates.values()))
+        ):
+            neither = "" if original.passed else ", and neither does the original"
+            return Choice(ORIGINAL, f"no candidate passes the gate{neither}: {came}")
+        return choice
 
     def _scored(self, name: str, quality: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
         return score(name, quality, self._rounds[name], self._rounds[ORIGINAL])
 
     def _change(self, name: str, **changes: Any) -> None:
         self.candidates[name] = msgspec.structs.replace(self.candidates[name], **changes)
+
+
+_NEXT = {
+    Status.REFUSED: "loosen the limits that refused them, or give more test rows",
+    Status.FAILED: "their reasons say what is missing",
+    Status.NOT_TRIED: "raise time_budget",
+}
+
+
+def _came_of(candidates: Iterable[Candidate]) -> str:
+    """What became of the other forms that there are, and the next step; empty if there are none."""
+    counts: Counter[Status] = Counter(
+        c.status for c in candidates if c.name != ORIGINAL and c.status is not Status.NOTHING_TO_DO
+    )
+    steps = (step for status, step in _NEXT.items() if counts[status])
+    return "; ".join([", ".join(f"{n} {status.value}" for status, n in counts.items()), *steps]) if counts else ""
 
 
 def _passed_over(trial: Trial, explorer: Explorer) -> str:
