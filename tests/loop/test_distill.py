@@ -10,6 +10,7 @@ import pytest
 import fairway
 from fairway.bundle.format import read_bundle
 from fairway.core.errors import InvalidBundle, InvalidConfig, InvalidData
+from fairway.loop.models import find_bundle
 from fairway.model import Model
 from tests.projects import edit, run_here
 
@@ -118,14 +119,16 @@ def test_a_torch_module_is_pruned_and_taught_again_what_it_knew(project: Path) -
     assert report.verdict.passed
 
 
-def test_the_module_of_another_source_teaches_nobody(project: Path) -> None:
+def test_the_source_gives_no_layers_to_the_student_of_a_teacher_that_was_made_of_something_else(project: Path) -> None:
     pytest.importorskip("torch_pruning")
     (project / "networks.py").write_text(NETWORK)
-    bundle = fairway.pack(out=project / "teacher.fairway")
     edit(project, 'student = "students:small"', "prune = 0.75")
+    onnx = find_bundle(fairway.Project.find(project), None)
     edit(project, 'source = "good.onnx"', 'source = "networks:network"')
-    with pytest.raises(InvalidConfig, match=r"was made from good\.onnx, and \[model\] source is another"):
-        fairway.distill(bundle)
+    with pytest.raises(InvalidConfig, match=r"the teacher was made of good\.onnx, and not of networks:network"):
+        fairway.distill(onnx)
+    own = find_bundle(fairway.Project.find(project), None)
+    assert fairway.distill(own).bundle.manifest.lineage.parent == own.digest
 
 
 def test_a_source_that_is_no_torch_module_cannot_be_pruned(project: Path) -> None:

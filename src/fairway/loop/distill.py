@@ -61,7 +61,8 @@ def distill(
     bundle = find_bundle(project, model, progress)
     target = Path(out) if out else Path(f"{bundle.manifest.name}-student.fairway")
     check_target(target, replace=replace)
-    module = _teacher_module(project, bundle) if settings.hidden or (student is None and not settings.student) else None
+    asked = settings.hidden or (student is None and not settings.student)
+    module = _teacher_module(project, None if model is None else bundle) if asked else None
     rows = _rows(project)
     if student is None:
         student, settings = _student(project, bundle, module, rows, settings)
@@ -94,21 +95,23 @@ def _rows(project: Project) -> Table:
     return found
 
 
-def _teacher_module(project: Project, bundle: Bundle) -> Any:
-    """The bundle's source as torch has it; ``None`` if it is none of torch's. Raises :class:`InvalidConfig` for another one."""
+def _teacher_module(project: Project, teacher: Bundle | None) -> Any:
+    """The source as torch has it, ``None`` if it is none of torch's. A ``teacher`` that is given must be made of it."""
     from fairway.sources.checkpoints import open_source
     from fairway.sources.huggingface import load_network
 
     opened = open_source(project.model.source, root=project.root, trust=project.model.trust)
-    made_from = bundle.manifest.lineage.source_digest
-    if made_from and opened.digest != made_from:
+    if opened.kind not in ("huggingface", "torch"):
+        return None
+    before = teacher.manifest.lineage if teacher is not None else None
+    if before is not None and (before.source, before.source_digest) != (opened.name, opened.digest):
         raise InvalidConfig(
-            f"{bundle.manifest.name} was made from {bundle.manifest.lineage.source}, and [model] source is another: set it to "
-            "the teacher's, or leave out [distill] hidden and name a student"
+            f"the teacher was made of {before.source or 'something unknown'}, and not of {project.model.source}, whose layers "
+            "and hidden states [distill] asks for; name a student of your own and no hidden, or leave the teacher out"
         )
     if opened.kind == "huggingface":
         return load_network(Path(opened.model), project.model.task)[0]
-    return opened.model if opened.kind == "torch" else None
+    return opened.model
 
 
 def _student(

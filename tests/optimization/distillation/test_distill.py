@@ -190,14 +190,18 @@ def test_hidden_states_are_told_by_name(teacher: Bundle, rows: Table, tmp_path: 
         teach(teacher, rows, tmp_path, network(8), settings, teacher_module=network(8))
 
 
-def test_a_hidden_state_that_no_answer_passes_through_is_told() -> None:
-    class Hasty(torch.nn.Sequential):  # type: ignore[misc]
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self[0](x)
+def test_a_submodule_that_is_never_called_has_no_hidden_state(teacher: Bundle, rows: Table, tmp_path: Path) -> None:
+    class Idle(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = network(8), torch.nn.Linear(8, 8)
 
-    student = Hasty(torch.nn.Linear(64, 10), torch.nn.Linear(10, 10))
-    with pytest.raises(InvalidConfig, match="the student answers without calling its submodule '1'"):
-        HiddenStates(student, network(8), {"1": "1"}, {"x": torch.randn(4, 64)})
+        def forward(self, x: Any) -> Any:
+            return self.used(x)
+
+    settings = msgspec.structs.replace(SETTINGS, hidden={"idle": "1"})
+    with pytest.raises(InvalidConfig, match="the student does not call its submodule 'idle'"):
+        teach(teacher, rows, tmp_path, Idle(), settings, teacher_module=network(16))
 
 
 def test_a_student_that_cannot_answer_is_refused_before_it_learns(teacher: Bundle, rows: Table, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class _Watched:
     def __getitem__(self, name: str) -> Any:
         if name not in self._states:
             raise InvalidConfig(
-                f"the {self._whose} answers without calling its submodule {name!r}; name one that it calls in [distill] hidden"
+                f"the {self._whose} does not call its submodule {name!r}; name one that its answer needs"
             )
         return self._states[name]
 
