@@ -37,18 +37,15 @@ class Choice(msgspec.Struct, frozen=True):
     others: dict[str, str] = {}
 
 
-def choose(
-    original: Contestant, candidates: Sequence[Contestant], settings: OptimizationSettings, *, tried: int = 0
-) -> Choice:
+def choose(original: Contestant, candidates: Sequence[Contestant], settings: OptimizationSettings) -> Choice:
     """Take the best by ``settings.objective`` of those that passed; the original, unless another one pays.
 
     A candidate pays if it is better than the original beyond the noise and ``min_gain``, or cannot be told from it in
-    speed and is smaller. Of several that pay and cannot be told apart, the smallest is taken, then the first. ``tried``
-    forms were left before they were candidates.
+    speed and is smaller. Of several that pay and cannot be told apart, the smallest is taken, then the first.
     """
     passed = [c for c in candidates if c.passed]
     if not passed:
-        return Choice(original.name, _nobody(original, candidates, tried))
+        return Choice(original.name, _nobody(original, candidates))
     if not original.passed:
         best = _best(passed, settings)
         reason = f"the original does not pass the gate, and this does; {settings.objective} {_shown(best)}"
@@ -69,14 +66,10 @@ def choose(
     return Choice(best.name, reason, rest | _lost(faster or smaller, best, settings))
 
 
-def _nobody(original: Contestant, candidates: Sequence[Contestant], tried: int) -> str:
+def _nobody(original: Contestant, candidates: Sequence[Contestant]) -> str:
     if not original.passed:
         return "no candidate passes the gate, and neither does the original"
-    if candidates:
-        return "no candidate passes the gate"
-    if tried:
-        return f"nothing pays: each of the {tried} other forms that were tried says why not"
-    return "nothing pays: there is no other form of this graph"
+    return "no candidate passes the gate" if candidates else "nothing pays: there is no other form of this graph"
 
 
 def _gain(one: Contestant, other: Contestant, settings: OptimizationSettings) -> float:

@@ -65,7 +65,6 @@ class Final:
                 self.bundles[name], self.qualities[name] = explorer.bundle(trial.point), explorer.quality(trial)
             elif self.candidates[name].status is Status.OUTPACED and not trial.outpaced:
                 self._change(name, reason=_passed_over(trial, explorer))
-        self._tried = sum(trial.unmade is None or trial.unmade.failed for trial in tried.values())
         self._examined = sum(bool(trial.outcomes) for trial in tried.values())
         self._rounds: dict[str, Rounds] = {}
         self.each_s = 0.0
@@ -142,8 +141,10 @@ class Final:
             and not any(c.passed for c in rivals)
             and (came := _came_of(self.candidates.values()))
         ):
+            refused = any(c.status is Status.REFUSED for c in self.candidates.values() if c.name != ORIGINAL)
+            said = "no candidate passes the gate" if refused or not original.passed else "nothing pays"
             neither = "" if original.passed else ", and neither does the original"
-            return Choice(ORIGINAL, f"no candidate passes the gate{neither}: {came}")
+            return Choice(ORIGINAL, f"{said}{neither}: {came}")
         return choice
 
     def _scored(self, name: str, quality: tuple[Measurement, ...]) -> tuple[Measurement, ...]:

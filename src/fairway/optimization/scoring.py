@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -195,14 +194,6 @@ def measure_rounds(
             for measurement in measurements:
                 rounds[name][measurement.metric, measurement.at_rps].append(measurement)
     return rounds, dropped, len(finished)
-
-
-def objective_rounds(rounds: Rounds, objective: str) -> tuple[Measurement, ...]:
-    """Of several loads the largest, which limits are hardest to keep at; full load is larger than any that the gate names."""
-    loads = [load for metric, load in rounds if metric == objective]
-    if not loads:
-        return ()
-    return tuple(rounds[objective, max(loads, key=lambda load: math.inf if load is None else load)])
 
 
 def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: Rounds) -> tuple[Measurement, ...]:
