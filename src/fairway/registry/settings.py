@@ -26,8 +26,8 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         How long the windows that servers report are kept, in days; 0 keeps them for ever. Those that a release is still decided
         on stay.
     max_windows : int
-        Windows of one model, over all of its versions and servers; beyond it the oldest go. 0 is no limit. One takes up to
-        some 20 kB.
+        Windows of one model, over all of its versions and servers; beyond it the oldest go. 0 is no limit. One takes up
+        to about 24 kB, and 50 bytes per feature.
     lock_timeout_s : float
         How long to wait for another process that is writing to the database, in seconds.
     """
