@@ -43,6 +43,10 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def blob_path(blobs: RemoteBlobs, entry: FileEntry) -> str:
+    return f"{blobs._root}/sha256/{entry.sha256[:2]}/{entry.sha256}"
+
+
 def read(blobs: Blobs, entry: FileEntry) -> bytes:
     with blobs.open(entry) as stream:
         return stream.read()
@@ -73,8 +77,7 @@ def test_putting_again_repairs_a_damaged_blob(tmp_path: Path, source: Path) -> N
 def test_putting_again_completes_a_remote_blob_that_was_cut_short(source: Path) -> None:
     blobs, entry = RemoteBlobs(f"memory://{uuid.uuid4()}"), entry_of(source.read_bytes())
     blobs.put(source, entry)
-    (path,) = blobs._fs.find(blobs._root)
-    blobs._fs.pipe_file(path, b"cut")
+    blobs._fs.pipe_file(blob_path(blobs, entry), b"cut")
     blobs.put(source, entry)
     assert read(blobs, entry) == source.read_bytes()
 
@@ -141,7 +144,22 @@ def test_no_message_ever_holds_a_password(secret: str) -> None:
 def test_putting_again_repairs_a_remote_blob_of_the_same_size(source: Path) -> None:
     blobs, entry = RemoteBlobs(f"memory://{uuid.uuid4()}"), entry_of(source.read_bytes())
     blobs.put(source, entry)
-    (path,) = blobs._fs.find(blobs._root)
-    blobs._fs.pipe_file(path, b"x" * entry.size)
+    for _ in range(2):
+        blobs._fs.pipe_file(blob_path(blobs, entry), b"x" * entry.size)
+        blobs.put(source, entry)
+        assert read(blobs, entry) == source.read_bytes()
+
+
+def test_a_remote_blob_that_is_known_to_be_whole_is_not_read_again(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, entry = f"memory://{uuid.uuid4()}", entry_of(source.read_bytes())
+    blobs = RemoteBlobs(url)
     blobs.put(source, entry)
-    assert read(blobs, entry) == source.read_bytes()
+    blobs._fs.rm(f"{blob_path(blobs, entry)}.whole")  # put there by an older Fairway: read once
+    blobs.put(source, entry)
+    read_again: list[str] = []
+    again = RemoteBlobs(url)
+    monkeypatch.setattr(again, "_sha256", read_again.append)
+    again.put(source, entry)
+    assert read_again == []

@@ -90,21 +90,38 @@ class RemoteBlobs:
                 raise InvalidConfig(f"registry.blobs = {self.where!r} cannot be used: {detail}") from None
 
     def put(self, source: Path, entry: FileEntry) -> None:
-        """Keep a file, unless it is there as it was. Object stores show an object only once it is complete."""
+        """Keep a file, unless it is there as it was. Object stores show an object only once it is complete.
+
+        What was found whole once is read again only if the store says that it was written since.
+        """
         path = f"{self._root}/{_key(entry)}"
         with self._guarded():
-            if (
-                self._fs.exists(path)
-                and self._fs.info(path)["size"] == entry.size
-                and self._sha256(path) == entry.sha256
-            ):
-                return
+            if self._fs.exists(path) and self._fs.info(path)["size"] == entry.size:
+                if self._is_as_noted(path, entry):
+                    return
+                if self._sha256(path) == entry.sha256:
+                    self._note(path, entry)
+                    return
             if not getattr(self._fs, "async_impl", False):  # object stores have no folders; asking would make a bucket
                 self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(str(source), path)
             self._fs.invalidate_cache()
             if (size := self._fs.info(path)["size"]) != entry.size:
                 raise RegistryUnavailable(f"the blobs in {self.where} kept {size:,} bytes of {entry.size:,}; try again")
+            self._note(path, entry)
+
+    def _note(self, path: str, entry: FileEntry) -> None:
+        """Note that the blob is whole as it lies there now."""
+        self._fs.pipe_file(self._noted(entry), self._fs.ukey(path).encode())
+
+    def _is_as_noted(self, path: str, entry: FileEntry) -> bool:
+        try:
+            return bool(self._fs.cat_file(self._noted(entry)) == self._fs.ukey(path).encode())
+        except FileNotFoundError:
+            return False
+
+    def _noted(self, entry: FileEntry) -> str:
+        return f"{self._root}/{_key(entry)}.whole"
 
     def _sha256(self, path: str) -> str:
         with self._fs.open(path, "rb") as stream:
