@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -17,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from fairway.core.errors import InvalidConfig, InvalidData
 from fairway.core.extras import require
 from fairway.core.tensors import Datatype, Tensor, TensorSpec
-from fairway.sources.columns import from_numpy, is_image, is_words, joined_words, to_numpy
-from fairway.sources.images import broken_images, decode_images, target_of
-from fairway.sources.mapping import Plan, Problems, fill, nearest, plan_columns
+from fairway.sources.columns import from_numpy, is_image, is_words, to_numpy
+from fairway.sources.feeding import Feeding, feed_rows, planned, tell_broken
+from fairway.sources.mapping import Plan, Problems, nearest, plan_columns
 from fairway.sources.predicates import evaluate_predicate
 from fairway.sources.readers.base import InMemory, Reader, compacted, rebatched
 from fairway.sources.readers.open import open_data, readable
@@ -27,8 +26,6 @@ from fairway.sources.readers.places import without_secrets
 from fairway.sources.readers.saved import CLASSES
 from fairway.sources.settings import DataSettings, ImageSettings
 
-_FEED_BYTES = 16 * 2**20
-_FEED_ROWS = 16_384
 _MASKS = 64  # remembered: a slice is asked for when it is checked, and again when it is measured
 
 
@@ -60,9 +57,9 @@ class Table:
         self._reader: Reader = rows if isinstance(rows, Reader) else InMemory(rows)
         self._digest = digest
         self._masks: dict[str, NDArray[np.bool_]] = {}
-        self._sound: set[str] = set()  # columns whose images can all be decoded
         self.origin = origin
         self._image = image
+        self._feeding = Feeding(image)
 
     def __repr__(self) -> str:
         return f"<Table {self.origin}: {self.rows} rows, {len(self.columns)} columns>"
@@ -200,9 +197,9 @@ class Table:
         """
         problems = Problems()
         plan = self._plan(specs, label, problems)
-        names = _planned(plan)
+        names = planned(plan)
         part = self._arrow(names) if rows is None else self._taken(rows, names).arrow
-        feed = self._filled(specs, plan, part, problems)
+        feed = self._feeding.fill(specs, plan, part, problems)
         self._check(problems)
         return feed
 
@@ -213,10 +210,10 @@ class Table:
         problems = Problems()
         plan = self._plan(specs, label, problems)
         self._check(problems)
-        names = _planned(plan)
+        names = planned(plan)
         start = 0
-        for part in rebatched(self._read(names), self._reader.select(names), _feed_rows(specs, size)):
-            feed = self._filled(specs, plan, part, problems, start)
+        for part in rebatched(self._read(names), self._reader.select(names), feed_rows(specs, size)):
+            feed = self._feeding.fill(specs, plan, part, problems, start)
             self._check(problems)
             for first in range(0, part.num_rows, size):
                 count = min(size, part.num_rows - first)
@@ -235,7 +232,7 @@ class Table:
         problems = Problems()
         plan = self._plan(specs, label, problems)
         self._check(problems)
-        return tuple(_planned(plan))
+        return tuple(planned(plan))
 
     def problems(self, specs: Sequence[TensorSpec], *, label: str | None = None) -> list[str]:
         """All that keeps :meth:`feeds` from giving these inputs, one line each, found by going through all rows.
@@ -251,10 +248,10 @@ class Table:
         """
         problems = Problems()
         plan = self._plan(specs, label, problems)
-        names = _planned(plan)
+        names = planned(plan)
         start = 0
-        for part in rebatched(self._read(names), self._reader.select(names), _feed_rows(specs, 1)) if names else ():
-            self._filled(specs, plan, part, problems, start, check=True)
+        for part in rebatched(self._read(names), self._reader.select(names), feed_rows(specs, 1)) if names else ():
+            self._feeding.fill(specs, plan, part, problems, start, check=True)
             start += part.num_rows
         return problems.lines()
 
@@ -262,13 +259,13 @@ class Table:
         """The images that cannot be decoded, one line each with row and path, in any column; none if there are no images."""
         problems = Problems()
         for name in self.columns:
-            if is_image(self.schema.field(name).type) and name not in self._sound:
+            if is_image(self.schema.field(name).type) and name not in self._feeding.sound:
                 before, start = len(problems.found), 0
                 for part in self._read([name]):
-                    self._tell(name, broken_images(part.column(0).to_pylist()), part.column(0), problems, start)
+                    tell_broken(name, part.column(0), problems, start)
                     start += part.num_rows
                 if len(problems.found) == before:
-                    self._sound.add(name)
+                    self._feeding.sound.add(name)
         return problems.lines()
 
     def mask(self, where: str) -> NDArray[np.bool_]:
@@ -370,56 +367,6 @@ class Table:
 
         return plan_columns(specs, self.columns, self._scalars(label), shape, problems)
 
-    def _filled(
-        self,
-        specs: Sequence[TensorSpec],
-        plan: Plan,
-        part: Any,
-        problems: Problems,
-        start: int = 0,
-        *,
-        check: bool = False,
-    ) -> dict[str, Tensor]:
-        """The inputs of some rows; of images, ``check`` only looks whether they can be decoded."""
-        feed: dict[str, Tensor] = {}
-        for spec in specs:
-            arrays = {}
-            for name in plan.get(spec.name, ()):
-                text = spec.datatype is Datatype.BYTES and len(spec.shape) == 1
-                column = joined_words(part.column(name)) if text else part.column(name)
-                try:
-                    if is_image(column.type):
-                        image = self._pictures(spec, name, column, problems, start, check=check)
-                        if image is not None:
-                            arrays[name] = image
-                    else:
-                        arrays[name] = to_numpy(column, name)
-                        problems.add_shape(name, arrays[name])
-                except (InvalidData, InvalidConfig) as error:
-                    problems.add(str(error))
-            if arrays and len(arrays) == len(plan[spec.name]):
-                got = fill(spec, arrays, problems, start)
-                if got is not None:
-                    feed[spec.name] = got
-        return feed
-
-    def _pictures(
-        self, spec: TensorSpec, name: str, column: Any, problems: Problems, start: int, *, check: bool
-    ) -> Tensor | None:
-        if check:
-            target_of(spec, self._image)
-            if name not in self._sound:
-                self._tell(name, broken_images(column.to_pylist()), column, problems, start)
-            return None
-        array, broken = decode_images(column.to_pylist(), spec, self._image)
-        self._tell(name, broken, column, problems, start)
-        return None if broken else array
-
-    def _tell(self, name: str, broken: list[tuple[int, str]], column: Any, problems: Problems, start: int) -> None:
-        for row, reason in broken:
-            path = (column[row].as_py() or {}).get("path") or "no path"
-            problems.add(f"column {name!r}, row {start + row} ({path}) {reason}")
-
     def _scalars(self, label: str | None) -> list[str]:
         from pyarrow import types
 
@@ -515,14 +462,3 @@ def _content_digest(arrays: Mapping[str, Tensor]) -> str:
         for part in (name.encode(), str(array.dtype).encode(), str(array.shape).encode(), content):
             digest.update(len(part).to_bytes(8, "little") + part)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _planned(plan: Plan) -> list[str]:
-    return list(dict.fromkeys(name for names in plan.values() for name in names))
-
-
-def _feed_rows(specs: Sequence[TensorSpec], size: int) -> int:
-    """Rows to prepare at once: many batches of a narrow table, few images; a multiple of ``size``."""
-    width = sum(math.prod(abs(n) for n in spec.shape[1:]) * spec.datatype.dtype.itemsize for spec in specs)
-    rows = max(1, min(_FEED_ROWS, _FEED_BYTES // max(width, 1)))
-    return max(1, rows // size) * size
