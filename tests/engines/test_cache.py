@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 
 from fairway.bundle.format import Bundle, write_bundle
+from fairway.bundle.holding import remove
 from fairway.core.errors import InvalidConfig
 from fairway.core.manifest import EngineSpec, Manifest
 from fairway.core.tensors import Datatype, TensorSpec
@@ -263,7 +264,7 @@ def test_an_entry_is_gone_at_once_when_it_is_removed(
 ) -> None:
     entry = fill(cache, bundle)
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed just before
-    assert cache_module._remove(entry)
+    assert remove(entry)
     assert not entry.exists()
     assert len(list(cache.root.glob(".*.partial"))) == 1
     monkeypatch.undo()

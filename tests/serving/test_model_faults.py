@@ -26,10 +26,10 @@ from fairway.core.messages import InferRequest
 from fairway.core.tensors import Datatype, TensorSpec
 from fairway.registry.settings import RegistrySettings
 from fairway.registry.store import Registry
+from fairway.serving.copies import maps_files, safe_copy
 from fairway.serving.follow import Follower
 from fairway.serving.inference import InferenceCore
 from fairway.serving.models import Models
-from fairway.serving.repository import maps_files, safe_copy
 from fairway.serving.settings import ServeSettings
 from fairway.serving.telemetry import Telemetry
 from tests.serving.test_model_control import X, bundle_saying, replaced, serving, states, who
@@ -37,9 +37,9 @@ from tests.serving.test_model_control import X, bundle_saying, replaced, serving
 ROWS, WIDTH = 4096, 64
 
 
-def table_bundle(path: Path) -> Bundle:
+def table_bundle(path: Path, scale: int = 1) -> Bundle:
     """Looks rows up in a table that lies beside the graph, which the engine maps and reads when asked for a row."""
-    table = numpy_helper.from_array(np.arange(ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH), "table")
+    table = numpy_helper.from_array(scale * np.arange(ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH), "table")
     graph = helper.make_graph(
         [helper.make_node("Gather", ["table", "x"], ["y"])],
         "table",

@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version as installed
@@ -20,7 +19,8 @@ from typing import TypeAlias
 import msgspec
 
 from fairway.bundle.format import Bundle
-from fairway.bundle.staging import PARTIAL, exclusive, publish, staging, sweep, sync
+from fairway.bundle.holding import held, remove
+from fairway.bundle.staging import exclusive, publish, staging, sweep, sync
 from fairway.core.errors import FairwayError, InvalidBundle, InvalidConfig
 from fairway.core.manifest import EngineSpec
 from fairway.core.processor import abilities, processor
@@ -78,7 +78,7 @@ class EngineCache:
                 return load_engine(spec, bundle.path, cache=entry), True
             except (InvalidBundle, OSError) as error:  # it is damaged where nobody could see
                 log.warning("engine_cache_entry_unusable", extra={"entry": str(entry), "reason": str(error)})
-        _remove(entry)
+        remove(entry)
         return load_engine(spec, bundle.path), False
 
     def find(self, spec: EngineSpec, bundle: Bundle) -> Path | None:
@@ -126,7 +126,7 @@ class EngineCache:
             if known is not None:
                 return not known.refused
             self._check_room(bundle)
-            _remove(path, wait=True)  # one that was damaged
+            remove(path, wait=True)  # one that was damaged
             with staging(path) as staged:
                 entry = _Entry({}, refused) if (refused := _make(spec, bundle, staged, ask)) else _entry_of(staged)
                 (staged / _INDEX).write_bytes(msgspec.json.encode(entry))
@@ -169,8 +169,8 @@ class EngineCache:
     def _held(self, spec: EngineSpec, bundle: Bundle) -> Iterator[Path | None]:
         """The whole entry of a bundle, which nobody removes within the block: an engine would fill what it finds empty."""
         path = self._path(spec, bundle)
-        with _locked(path, fcntl.LOCK_SH) if path is not None else nullcontext() as held:
-            yield self.find(spec, bundle) if held else None
+        with held(path) if path is not None else nullcontext() as there:
+            yield self.find(spec, bundle) if there else None
 
     def _path(self, spec: EngineSpec, bundle: Bundle) -> Path | None:
         """Where the bundle's entry lies; ``None`` for an engine that keeps nothing."""
@@ -224,7 +224,7 @@ class EngineCache:
         for _, _, path in sorted(entries, key=lambda entry: (not entry[1], entry[0])):
             if sum(sizes.values()) <= self.limit_bytes:
                 break
-            if _remove(path):
+            if remove(path):
                 del sizes[path]
 
 
@@ -264,49 +264,6 @@ def _identity(path: Path) -> tuple[int, int, int]:
     """Nobody writes to a file without changing this; hashing it would take longer than loading it does."""
     info = path.lstat()
     return info.st_size, info.st_mtime_ns, info.st_ctime_ns
-
-
-@contextmanager
-def _locked(path: Path, how: int) -> Iterator[bool]:
-    """Whether what lies at ``path`` is an entry, and locked within the block."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        yield False
-        return
-    try:
-        yield _lock(descriptor, how) and _is_at(path, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, how: int) -> bool:
-    try:
-        fcntl.flock(descriptor, how)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks: there, one that is in use may be removed
-        return True
-    return True
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether it was not removed while its lock was waited for."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def _remove(path: Path, *, wait: bool = False) -> bool:
-    """Remove an entry at once, however long deleting its files takes: whether it is gone. One in use stays, or is awaited."""
-    with _locked(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)) as free:
-        if not free:
-            return not path.exists()  # an engine is being loaded from it, or somebody else was faster
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")  # as a killed writer's: it is swept
-        path.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    return True
 
 
 def _size(path: Path) -> int:

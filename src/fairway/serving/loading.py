@@ -13,10 +13,11 @@ from fairway.bundle.format import Bundle
 from fairway.core.errors import FairwayError, InvalidBundle, ModelNotReady
 from fairway.engines.cache import EngineCache
 from fairway.model import Model
+from fairway.serving.copies import given_up, released
 from fairway.serving.filling import Filler
 from fairway.serving.memory import resident_bytes
 from fairway.serving.niceness import LOADING, give_way
-from fairway.serving.repository import Opener, released
+from fairway.serving.repository import Opener
 from fairway.serving.warmup import Warmed, warm_up
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class Loader:
             async with self._one:  # room that was made for one is not taken by another
                 loaded = await self._load(bundle, size_bytes, make_room)
         except BaseException:
-            released(bundle)
+            given_up(bundle)
             raise
         if self._shared or self._filler is None or loaded.model.cached:
             released(bundle)

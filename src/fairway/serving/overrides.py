@@ -13,7 +13,8 @@ import msgspec
 from fairway.bundle.archive import read_archive
 from fairway.bundle.format import MANIFEST, SIGNATURE, Bundle, copy_bundle, decode_manifest
 from fairway.core.errors import InvalidBundle, InvalidConfig, InvalidRequest, RequestTooLarge
-from fairway.serving.repository import Offer, PrivateBundle
+from fairway.serving.copies import PrivateBundle
+from fairway.serving.repository import Offer
 from fairway.serving.routing import Route
 from fairway.serving.settings import ModelServeSettings, ServeSettings
 

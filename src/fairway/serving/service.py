@@ -254,7 +254,7 @@ class Service:
 
     async def _bring_up(self) -> None:
         """What this server was started with, and what its registry wants."""
-        given = GivenBundles(self._bundles)
+        given = GivenBundles(self._bundles, shared=self._settings.workers != 1)
         self.models.repository = self._follower or given
         for name in given.names():
             offer = await given.offer(name)
