@@ -230,6 +230,14 @@ def test_rounds_measured_before_a_kill_are_not_measured_again(journal: Path) -> 
     assert found.chosen == SPLIT
 
 
+def test_a_round_that_would_not_fit_is_not_started_after_a_kill_either(journal: Path) -> None:
+    tuned(Served({OWN: 10.0, SPLIT: 6.0}), journal, seconds=7)  # three rounds of two seconds
+    again = Served({OWN: 10.0, SPLIT: 6.0})
+    found = tuned(again, journal, seconds=1)
+    assert again.calls == []
+    assert found.rounds == 3
+
+
 # --- within a search ----------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from fairway.sources.tables import Table
 
 _SECOND = "second"
 """Its name among the rounds, whatever it is called."""
+_NO_END_S = 1e9
 
 
 class Answer(StrEnum):
@@ -175,7 +176,7 @@ def compare_bundles(
         )
     named = {ORIGINAL: before, _SECOND: after}
     rounds, dropped, finished = measure_rounds(
-        named, measure, repeats=repeats, seed=seed, time_left=lambda: float("inf"), progress=progress
+        named, measure, repeats=repeats, seed=seed, time_left=lambda: _NO_END_S, progress=progress
     )
     if dropped:
         raise InferenceFailed(f"{second[0]} cannot be measured: {dropped[_SECOND]}")
@@ -183,7 +184,7 @@ def compare_bundles(
         _side(*first),
         _side(*second),
         report.rows,
-        finished,
+        len(finished),
         quality_rows(report),
         performance_rows(rounds[ORIGINAL], rounds[_SECOND], first[0]),
         changes(before.manifest, after.manifest),

@@ -41,7 +41,7 @@ class Final:
     candidates : dict by name
         The original first, then all forms tried or asked for.
     each_s : float
-        What one measurement of a finalist took; 0 before any was made.
+        What one measurement of a finalist took, be it in an earlier run; 0 before any was made.
     """
 
     def __init__(
@@ -72,7 +72,6 @@ class Final:
     def measure(self, measure: Measure, journal: Journal, time_left: Callable[[], float], progress: Progress) -> int:
         """Measure the finalists in rounds, and judge them on all that the search looked at; returns how many rounds."""
         names = tuple(self.bundles)
-        before = time_left()
         self._rounds, dropped, finished = measure_rounds(
             self.bundles,
             measure,
@@ -83,7 +82,8 @@ class Final:
             known=[event for event in journal.events if isinstance(event, Round) and event.finalists == names],
             record=journal.append,
         )
-        self.each_s = (before - time_left()) / max(1, finished * len(names))
+        timed = [each.seconds for each in finished if each.seconds]
+        self.each_s = sum(timed) / (len(timed) * len(names)) if timed else 0.0
         for name, reason in dropped.items():
             del self.bundles[name]
             self._change(name, status=Status.FAILED, reason=reason)
@@ -95,7 +95,7 @@ class Final:
             status = Status.PASSED if said.passed else Status.REFUSED
             reason = "" if said.passed else f"{said.outcome.value}: {'; '.join(said.reasons)}"
             self._change(name, measurements=found, verdict=said, status=status, reason=reason)
-        return finished
+        return len(finished)
 
     def choose(self) -> Choice:
         """Choose, and let rows judge the choice that did not make it; whom they refuse is not chosen."""

@@ -136,10 +136,11 @@ def measure_rounds(
     progress: Callable[[str, int, int], None],
     known: Sequence[Round] = (),
     record: Callable[[Round], None] = lambda _: None,
-) -> tuple[dict[str, Rounds], dict[str, str], int]:
+) -> tuple[dict[str, Rounds], dict[str, str], list[Round]]:
     """Measure every contestant once per round, each round in a new order, so that all meet the same conditions.
 
-    A round is finished once it is started. The first is started in any case, another only if there is time for it.
+    A round is finished once it is started. The first is started in any case, another only if there is time for it, going by
+    the longest, in an earlier run too.
 
     Parameters
     ----------
@@ -155,7 +156,7 @@ def measure_rounds(
     Returns
     -------
     tuple
-        Rounds per name; why one dropped out, per name; and how many rounds were finished.
+        Rounds per name; why one dropped out, per name; and the rounds that were finished.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def measure_rounds(
     first = next(iter(contestants))
     rounds: dict[str, Rounds] = {name: defaultdict(list) for name in contestants}
     dropped: dict[str, str] = {}
-    longest, finished = 0.0, list(known)
+    finished = list(known)
     for number in range(repeats):
         names = [name for name in contestants if name not in dropped]
         shuffled = order.sample(names, len(names))
@@ -174,7 +175,7 @@ def measure_rounds(
             dropped |= known[number].dropped
             continue
         before = time_left()
-        if number and before < longest:
+        if number and before < max(each.seconds for each in finished):
             break
         found, lost = dict[str, tuple[Measurement, ...]](), dict[str, str]()
         for name in shuffled:
@@ -186,14 +187,13 @@ def measure_rounds(
                     raise
                 lost[name] = str(error)
         dropped |= lost
-        finished.append(Round(tuple(contestants), found, lost))
+        finished.append(Round(tuple(contestants), found, lost, before - time_left()))
         record(finished[-1])
-        longest = max(longest, before - time_left())
     for each in finished:
         for name, measurements in each.measurements.items():
             for measurement in measurements:
                 rounds[name][measurement.metric, measurement.at_rps].append(measurement)
-    return rounds, dropped, len(finished)
+    return rounds, dropped, finished
 
 
 def score(name: str, quality: Sequence[Measurement], rounds: Rounds, original: Rounds) -> tuple[Measurement, ...]:

@@ -147,7 +147,7 @@ def tune(
             record=journal.append,
         )
         lost = {way: dropped[name(way)] for way in among if name(way) in dropped}
-        return {way: rounds[name(way)] for way in among}, lost, finished
+        return {way: rounds[name(way)] for way in among}, lost, len(finished)
 
     if len(ways) > _MEASURED:
         once, _, _ = measured(ways, 1)

@@ -116,11 +116,20 @@ class Outpaced(msgspec.Struct, frozen=True, tag="outpaced"):
 
 
 class Round(msgspec.Struct, frozen=True, tag="round"):
-    """One whole round of measurements of the finalists; ``dropped`` says why one could not be measured."""
+    """One whole round of measurements of the finalists.
+
+    Attributes
+    ----------
+    dropped : dict
+        Why one could not be measured.
+    seconds : float
+        What it took; 0 is unknown.
+    """
 
     finalists: tuple[str, ...]
     measurements: dict[str, tuple[Measurement, ...]]
     dropped: dict[str, str] = {}
+    seconds: float = 0.0
 
 
 Event: TypeAlias = Began | Made | Unmade | Probed | Examined | Outpaced | Round
