@@ -127,6 +127,36 @@ def test_rounding_of_half_precision_is_no_reason_not_to_batch(tmp_path: Path) ->
             assert warm_up(model, bundle).batching is batching
 
 
+class Halves:
+    """Takes and gives BF16; its answers are by the largest number of a call, or a rounding step off beside other rows."""
+
+    inputs = (TensorSpec("x", Datatype.BF16, (-1, 2)),)
+    outputs = (TensorSpec("y", Datatype.BF16, (-1, 2)),)
+
+    def __init__(self, *, scales: bool) -> None:
+        self.scales = scales
+
+    def infer(self, feed: Tensors) -> Tensors:
+        x = feed["x"].astype(np.float64)
+        made = x / np.abs(x).max() if self.scales else x * (1 + 2**-8 * (len(x) > 1))
+        return {"y": made.astype(Datatype.BF16.dtype)}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize("scales", [True, False])
+def test_rows_of_bf16_that_depend_on_each_other_do_not_share_a_call(
+    scales: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairway.model.load_engine", lambda *_, **__: Halves(scales=scales))
+    manifest = Manifest("halves", "regression", Halves.inputs, Halves.outputs, {})
+    rows = np.random.default_rng(0).normal(size=(8, 2)).astype(Datatype.BF16.dtype)
+    bundle = write_bundle(tmp_path / "b", manifest, {"model.onnx": b"graph", SAMPLES: encode_samples({"x": rows})})
+    with Model(bundle) as model:
+        assert warm_up(model, bundle).batching is not scales
+
+
 def test_each_size_that_an_accelerator_will_meet_is_met_before_ready(device: Device, tmp_path: Path) -> None:
     bundle = on_device(tmp_path, precision="bf16")
     with Model(bundle) as model:

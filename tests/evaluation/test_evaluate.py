@@ -16,7 +16,7 @@ from fairway.core.errors import InferenceFailed, InvalidBundle, InvalidConfig, I
 from fairway.core.gate import Limit, Outcome
 from fairway.core.manifest import Prediction
 from fairway.core.metrics import Measurement
-from fairway.core.tensors import Tensors
+from fairway.core.tensors import Datatype, Tensors
 from fairway.evaluation.evaluate import evaluate
 from fairway.evaluation.labels import class_indices, label_forms
 from fairway.evaluation.metrics import quality_metrics
@@ -268,6 +268,7 @@ def test_scores_for_another_number_of_classes_are_refused() -> None:
     ("answer", "error", "says"),
     [
         (lambda x: np.full((len(x), 2), np.nan, np.float32), InferenceFailed, "not finite in 3 of 3 rows"),
+        (lambda x: np.full((len(x), 2), np.nan, Datatype.BF16.dtype), InferenceFailed, "not finite in 3 of 3 rows"),
         (lambda x: np.zeros((1, 2), np.float32), InferenceFailed, "for 3 rows"),
     ],
 )

@@ -115,9 +115,10 @@ def test_large_and_ragged_tensors_are_summarized_per_row() -> None:
     assert list(features_of(ragged, images.reshape(10, -1))) == names
 
 
-def test_predictions_are_watched_by_what_they_mean() -> None:
-    scores = np.array([[2, 0], [0, 2], [3, 0]], np.float32)
-    spec = TensorSpec("scores", Datatype.FP32, (-1, 2))
+@pytest.mark.parametrize("datatype", [Datatype.FP32, Datatype.BF16])
+def test_predictions_are_watched_by_what_they_mean(datatype: Datatype) -> None:
+    scores = np.array([[2, 0], [0, 2], [3, 0]], datatype.dtype)
+    spec = TensorSpec("scores", datatype, (-1, 2))
     assert list(features_of(spec, scores, prediction=Prediction("scores", "logits"))) == [
         "predicted class",
         "confidence",

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from fairway.bundle.format import Bundle
 from fairway.core.errors import ConversionMismatch, InvalidSource
 from fairway.core.manifest import Prediction
-from fairway.core.tensors import Tensors
+from fairway.core.tensors import Datatype, Tensors
 from fairway.model import Model
 from fairway.sources.agreement import check_agreement, compare
 from fairway.sources.rows import generated_rows
@@ -52,6 +52,15 @@ def test_an_answer_that_is_no_finite_number_is_refused_even_if_both_give_it(bad:
         compare({"y": array}, {"y": array})
     with pytest.raises(ConversionMismatch, match=r"the bundle answers"):
         compare({"y": np.array([1.0, 2.0])}, {"y": array})
+
+
+def test_bf16_is_compared_as_numbers_within_its_own_rounding() -> None:
+    want = np.array([1.0, 2.001, 300.7])
+    assert 0 < compare({"y": want}, {"y": want.astype(Datatype.BF16.dtype)})["y"] < 2
+    with pytest.raises(ConversionMismatch, match="output 'y' differs by"):
+        compare({"y": want}, {"y": (want * 1.1).astype(Datatype.BF16.dtype)})
+    with pytest.raises(ConversionMismatch, match="the bundle answers nan"):
+        compare({"y": want}, {"y": np.array([1, 2, np.nan]).astype(Datatype.BF16.dtype)})
 
 
 def test_shapes_must_be_the_same() -> None:

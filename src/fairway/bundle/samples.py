@@ -18,7 +18,7 @@ def encode_samples(feed: Tensors) -> bytes:
     """The file's bytes; equal feeds give equal bytes.
 
     BYTES tensors are kept as UTF-8 in two arrays, ``name`` (all elements joined, as bytes) and ``name/lengths``, since
-    a NumPy file holds objects only by pickling them.
+    a NumPy file holds objects only by pickling them. Of BF16 it holds the bytes, and not what they are.
     """
     arrays: dict[str, Tensor] = {}
     for name, array in feed.items():
@@ -53,18 +53,15 @@ def read_samples(bundle: Bundle) -> dict[str, Tensor]:
         return {
             spec.name: _texts(arrays[spec.name], arrays[f"{spec.name}/lengths"])
             if spec.datatype is Datatype.BYTES
-            else _numbers(arrays[spec.name], spec.datatype)
+            else _typed(arrays[spec.name], spec.datatype)
             for spec in bundle.manifest.inputs
         }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidBundle(f"{SAMPLES} in {bundle.path} is damaged ({error}); pack the model again") from None
 
 
-def _numbers(array: Tensor, datatype: Datatype) -> Tensor:
-    """NumPy's files do not know BF16, and give its bytes back as they are."""
-    if array.dtype.kind == "V" and array.dtype.itemsize == datatype.dtype.itemsize:
-        return array.view(datatype.dtype)
-    return array.astype(datatype.dtype, copy=False)
+def _typed(array: Tensor, datatype: Datatype) -> Tensor:
+    return array.view(datatype.dtype) if array.dtype.kind == "V" else array.astype(datatype.dtype, copy=False)
 
 
 def _texts(joined: Tensor, lengths: Tensor) -> Tensor:

@@ -82,15 +82,15 @@ _DTYPES: dict[Datatype, np.dtype[Any]] = {
 }
 
 
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether values of this type can be NaN or infinite; NumPy itself counts BF16 among neither numbers nor floats.
+def is_float(array: Tensor) -> bool:
+    """Whether values can be NaN or infinite; of BF16, too, whose ``kind`` is not that of NumPy's own floats.
 
     Examples
     --------
-    >>> [is_float(Datatype(name).dtype) for name in ("FP16", "BF16", "INT32")]
-    [True, True, False]
+    >>> is_float(np.zeros(1, Datatype.BF16.dtype)), is_float(np.zeros(1, np.float16)), is_float(np.zeros(1, np.int8))
+    (True, True, False)
     """
-    return dtype.kind == "f" or dtype == _DTYPES[Datatype.BF16]
+    return array.dtype.kind == "f" or array.dtype == _DTYPES[Datatype.BF16]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

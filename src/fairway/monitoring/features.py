@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fairway.core.manifest import Manifest
-from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec
+from fairway.core.tensors import Datatype, Tensor, Tensors, TensorSpec, is_float
 from fairway.monitoring.settings import MonitorSettings
 
 Values: TypeAlias = NDArray[np.float64]
@@ -111,7 +111,7 @@ class TensorView:
         array = self._tensors.get((source.side, source.tensor))
         if array is None or array.ndim == 0 or array.shape[0] != self._rows:
             return None
-        if source.read not in ("value", "length") and array.dtype.kind not in "biuf":
+        if source.read not in ("value", "length") and not (array.dtype.kind in "biu" or is_float(array)):
             return None
         key = (source.side, source.tensor)
         if source.read in ("element", "value", "length"):

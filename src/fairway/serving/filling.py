@@ -127,7 +127,7 @@ def asking(bundle: Bundle) -> Callable[[Engine], bytes]:
         if rows is None:
             rng = np.random.default_rng(0)
             rows = {
-                name: rng.standard_normal(array.shape).astype(array.dtype) if is_float(array.dtype) else array
+                name: rng.standard_normal(array.shape).astype(array.dtype) if is_float(array) else array
                 for name, array in made_up_rows(engine.inputs).items()
             }
         try:

@@ -26,6 +26,8 @@ _ROUNDING = 1e-3
 """Relative: far above FP32's rounding of sums in another order, far below one step of int8."""
 _HALVES = {"bf16": 4e-2, "fp16": 5e-3}
 """The same for engines that compute in half precision: ten steps of it."""
+_HALF_ANSWERS = {Datatype.BF16.dtype: _HALVES["bf16"], Datatype.FP16.dtype: _HALVES["fp16"]}
+"""Nor does an answer in half precision tell finer differences."""
 
 
 class Warmed:
@@ -111,15 +113,19 @@ def _unjoinable(model: Model, rows: Mapping[str, Tensor]) -> str:
 
 def _stands_alone(model: Model, row: Tensors, others: Tensors) -> bool:
     """Whether a row is answered the same alone and beside rows of a larger scale, within what rounding explains."""
-    rounding = _HALVES.get(str(model.manifest.engine.options.get("precision")), _ROUNDING)
-    loud = {name: array * 8 if is_float(array.dtype) else array for name, array in others.items()}
+    least = _HALVES.get(str(model.manifest.engine.options.get("precision")), _ROUNDING)
+    loud = {name: array * 8 if is_float(array) else array for name, array in others.items()}
     alone = model.infer(row)
     beside = model.infer({name: np.concatenate([row[name], loud[name]]) for name in row})
     return all(
-        np.allclose(beside[name][:1], array, rtol=rounding, atol=rounding * float(np.abs(array).max(initial=0)))
+        _alike(beside[name][:1], array, max(least, _HALF_ANSWERS.get(array.dtype, 0.0)))
         for name, array in alone.items()
-        if is_float(array.dtype)
+        if is_float(array)
     )
+
+
+def _alike(one: Tensor, other: Tensor, rounding: float) -> bool:
+    return np.allclose(one, other, rtol=rounding, atol=rounding * float(np.abs(other).max(initial=0)))
 
 
 def _follows_rows(model: Model, rows: Mapping[str, Tensor]) -> bool:

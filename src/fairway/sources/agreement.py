@@ -29,7 +29,7 @@ class Tolerance:
 
 
 TOLERANCES: Mapping[Datatype, Tolerance] = {
-    Datatype.BF16: Tolerance(rtol=5e-2, atol=5e-2),
+    Datatype.BF16: Tolerance(rtol=2e-2, atol=2e-2),
     Datatype.FP16: Tolerance(rtol=1e-2, atol=1e-2),
     Datatype.FP32: Tolerance(rtol=1e-3, atol=1e-4),
     Datatype.FP64: Tolerance(rtol=1e-6, atol=1e-6),
@@ -105,7 +105,7 @@ def compare(
                 f"output {name!r} has shape {list(have.shape)} in the bundle, but {list(want.shape)} in the original"
             )
         rows = np.arange(len(want)) if numbers is None else numbers
-        if is_float(have.dtype):
+        if is_float(have):
             differences[name] = _compare_numbers(name, want.astype(np.float64), have, rows)
         else:
             _compare_labels(name, want, have, rows, ties)

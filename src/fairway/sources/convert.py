@@ -19,7 +19,7 @@ from fairway.bundle.format import Bundle, write_bundle
 from fairway.bundle.samples import SAMPLES, encode_samples
 from fairway.core.errors import ConversionMismatch, FairwayError, InvalidConfig
 from fairway.core.manifest import NAME, FileEntry, Lineage, Manifest
-from fairway.core.tensors import TensorSpec
+from fairway.core.tensors import TensorSpec, is_float
 from fairway.model import Model
 from fairway.sources.agreement import TOLERANCES, Agreement, check_agreement
 from fairway.sources.candidate import Candidate, Context, Source
@@ -182,7 +182,7 @@ _PROBED_ROWS = 16_384
 
 
 def _has_missing(rows: Rows) -> bool:
-    return any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in rows.feed.values())
+    return any(is_float(array) and bool(np.isnan(array).any()) for array in rows.feed.values())
 
 
 def _without_missing(spec: TensorSpec) -> TensorSpec:

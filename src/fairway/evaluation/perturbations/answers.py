@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairway.core.errors import InferenceFailed
-from fairway.core.tensors import Tensor
+from fairway.core.tensors import Tensor, is_float
 from fairway.evaluation.predictions import Classified, Regressed, read_classes, read_values
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def answer(model: Model, feed: Mapping[str, Tensor], batch_size: int) -> Tensor:
             raise InferenceFailed(f"{model.manifest.name} fails: {error}") from error
         parts.append(np.asarray(given[prediction.output])[: rows - start])
     whole = np.concatenate(parts)
-    if whole.dtype.kind == "f" and not np.isfinite(whole).all():
+    if is_float(whole) and not np.isfinite(whole).all():
         raise InferenceFailed(f"{model.manifest.name} answers with numbers that are not finite")
     return whole
 

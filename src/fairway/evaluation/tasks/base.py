@@ -180,7 +180,7 @@ def reduced(
 
 def check_finite(array: Tensor, what: str, offset: int = 0) -> None:
     """Raise :class:`InferenceFailed` if a number is NaN or infinite."""
-    if not is_float(array.dtype):
+    if not is_float(array):
         return
     bad = np.asarray(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
     if bad.any():
