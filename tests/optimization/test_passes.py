@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from fairway.core.manifest import PassRecord
 from fairway.optimization import build
 from fairway.optimization.build import apply_recipe
 from fairway.optimization.graphs import external_files, graph_digest, largest_difference, operators, structure
 from fairway.optimization.passes import dynamic, graph, lower, mixed, opset, static
 from fairway.optimization.passes.base import NothingToDo, Pass, Sample
-from fairway.optimization.prefixes import Prefixes
+from fairway.optimization.prefixes import Kept, Prefixes
 from fairway.optimization.quiet import quiet
 from fairway.optimization.recipes import Stage, recipes
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
@@ -352,17 +353,41 @@ def test_forms_that_begin_alike_are_made_from_where_they_part(
 
 
 def test_only_the_last_few_graphs_on_the_way_are_kept(mlp_graph: Path, tmp_path: Path) -> None:
-    prefixes = Prefixes(tmp_path / "stages", most=2)
+    prefixes, taken = Prefixes(tmp_path / "stages", most=2), tmp_path / mlp_graph.name
     stages = [Stage("lower"), Stage("graph", {"level": "basic"}), Stage("int8-dynamic")]
     for count in (1, 2):
         prefixes.keep(stages[:count], mlp_graph, [])
-    assert (found := prefixes.longest([*stages[:1], Stage("attention")])) is not None
+    assert (found := prefixes.take([*stages[:1], Stage("attention")], taken)) is not None
     assert found.stages == 1
+    assert taken.read_bytes() == mlp_graph.read_bytes()
     prefixes.keep([Stage("simplify")], mlp_graph, [])
     assert len(list((tmp_path / "stages").iterdir())) == 2
-    assert (found := prefixes.longest(stages)) is not None
+    assert (found := prefixes.take(stages, taken)) is not None
     assert found.stages == 1
-    assert prefixes.longest(stages[:1]) is None
+    assert prefixes.take(stages[:1], taken) is None
+
+
+def test_what_one_process_kept_another_goes_on_from(mlp_graph: Path, tmp_path: Path) -> None:
+    ours, theirs = Prefixes(tmp_path / "stages"), Prefixes(tmp_path / "stages")
+    stages, records = [Stage("lower"), Stage("graph", {"level": "basic"})], [PassRecord("lower", {}, "a", "b")]
+    for prefixes in (ours, theirs):  # both may have made it at the same time
+        prefixes.keep(stages[:1], mlp_graph, records)
+    assert len(list((tmp_path / "stages").iterdir())) == 1
+    assert theirs.take(stages, tmp_path / mlp_graph.name) == Kept(1, tuple(records))
+
+
+def test_a_graph_that_another_process_removes_meanwhile_is_made_again(
+    mlp_graph: Path, sample: Sample, tmp_path: Path
+) -> None:
+    prefixes, stages = Prefixes(tmp_path / "stages"), [Stage("lower"), Stage("int8-dynamic", dynamic.PASS.settings())]
+    digests = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        _, records = apply_recipe(mlp_graph, stages, sample, tmp_path / name, prefixes)
+        digests.append(records[-1].after)
+        for kept in (tmp_path / "stages").rglob(mlp_graph.name):
+            kept.unlink()
+    assert digests[0] == digests[1]
 
 
 def test_where_the_disk_is_full_nothing_is_kept_and_nothing_lost(
@@ -374,7 +399,7 @@ def test_where_the_disk_is_full_nothing_is_kept_and_nothing_lost(
     monkeypatch.setattr("fairway.optimization.prefixes.copy_graph", full)
     prefixes = Prefixes(tmp_path / "stages")
     prefixes.keep([Stage("lower")], mlp_graph, [])
-    assert prefixes.longest([Stage("lower"), Stage("graph")]) is None
+    assert prefixes.take([Stage("lower"), Stage("graph")], tmp_path / "taken.onnx") is None
     assert not list((tmp_path / "stages").iterdir())
 
 

@@ -53,11 +53,13 @@ def apply_recipe(
     NothingToDo
         Saying why the last stage does not apply.
     """
-    known = prefixes.longest(stages) if prefixes else None
-    current, records, engine = scratch / "source" / graph.name, list(known.records if known else ()), EngineSpec()
+    current = scratch / "source" / graph.name
     current.parent.mkdir()
-    copy_graph(known.graph if known else graph, current)
-    engine = engine_after(engine, records)
+    known = prefixes.take(stages, current) if prefixes else None
+    if known is None:
+        copy_graph(graph, current)
+    records = list(known.records if known else ())
+    engine = engine_after(EngineSpec(), records)
     for number, stage in list(enumerate(stages))[known.stages if known else 0 :]:
         made = scratch / f"{number}-{stage.name}" / graph.name
         made.parent.mkdir()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import OrderedDict
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from os import utime
 from pathlib import Path
 
 import msgspec
@@ -19,49 +22,61 @@ class Kept(msgspec.Struct, frozen=True):
     """What the first ``stages`` of a recipe made of one graph, and the passes among them that had something to do."""
 
     stages: int
-    graph: Path
     records: tuple[PassRecord, ...]
 
 
 class Prefixes:
     """The last few graphs that stages made of one and the same source, on one and the same sample.
 
+    They are found by whoever has the same directory: processes that make forms at the same time share them.
+
     Parameters
     ----------
     directory : Path
-        Where they lie; made when there is something to keep. Nobody else writes there.
+        Where they lie; made when there is something to keep.
     most : int
         Of those used least recently, more than this many go.
     """
 
     def __init__(self, directory: Path, *, most: int = 8) -> None:
         self._directory, self._most = directory, most
-        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
 
-    def longest(self, stages: Sequence[Stage]) -> Kept | None:
-        """The longest true beginning of ``stages`` that is known."""
+    def take(self, stages: Sequence[Stage], destination: Path) -> Kept | None:
+        """Copy what the longest true beginning of ``stages`` that is known made to ``destination``."""
         for count in range(len(stages) - 1, 0, -1):
-            key = _key(stages[:count])
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            place = self._place(stages[:count])
+            with suppress(OSError):  # it is not known, or another process removes it
+                kept = msgspec.json.decode((place / _KEPT).read_bytes(), type=Kept)
+                copy_graph(place / _GRAPHS / destination.name, destination)
+                utime(place, ns=(now := time.time_ns(), now))
+                return kept
         return None
 
     def keep(self, stages: Sequence[Stage], graph: Path, records: Sequence[PassRecord]) -> None:
         """Remember what ``stages`` made; where there is no room on the disk, forget it."""
-        key = _key(stages)
-        place = self._directory / hashlib.sha256(key).hexdigest()[:16]
-        try:
-            place.mkdir(parents=True)
-            copy_graph(graph, place / graph.name)
-        except OSError:
-            shutil.rmtree(place, ignore_errors=True)
-            return
-        self._kept[key] = Kept(len(stages), place / graph.name, tuple(records))
-        while len(self._kept) > self._most:
-            _, oldest = self._kept.popitem(last=False)
-            shutil.rmtree(oldest.graph.parent, ignore_errors=True)
+        with suppress(OSError):  # or another process was first
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                prefix=_UNFINISHED, dir=self._directory, ignore_cleanup_errors=True
+            ) as name:
+                unfinished = Path(name) / "kept"
+                (unfinished / _GRAPHS).mkdir(parents=True)
+                copy_graph(graph, unfinished / _GRAPHS / graph.name)
+                (unfinished / _KEPT).write_bytes(msgspec.json.encode(Kept(len(stages), tuple(records))))
+                utime(unfinished, ns=(now := time.time_ns(), now))
+                unfinished.rename(self._place(stages))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep to the number that is allowed."""
+        with suppress(OSError):
+            found = [place for place in self._directory.iterdir() if not place.name.startswith(_UNFINISHED)]
+            found.sort(key=lambda place: place.stat().st_mtime_ns, reverse=True)
+            for place in found[self._most :]:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def _place(self, stages: Sequence[Stage]) -> Path:
+        return self._directory / hashlib.sha256(msgspec.json.encode(stages, order="sorted")).hexdigest()[:16]
 
 
-def _key(stages: Sequence[Stage]) -> bytes:
-    return msgspec.json.encode(stages, order="sorted")
+_KEPT, _GRAPHS, _UNFINISHED = "kept.json", "graphs", ".unfinished."
