@@ -23,6 +23,7 @@ from fairway.optimization.settings import CANDIDATES, OptimizationSettings
 from tests.conftest import Digits
 from tests.optimization.conftest import bundle_of
 
+STAGES = ".stages"
 ROWS = {"rows": 256, "seed": 0, "data": "sha256:rows"}
 RECIPES = (*recipes(OptimizationSettings(candidates=CANDIDATES), ROWS), Recipe("narrow", (Stage("narrow"),)))
 
@@ -34,7 +35,7 @@ def source(mlp_graph: Path, digits: Digits, tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def makers(source: Bundle, sample: Sample, tmp_path: Path) -> Iterator[Makers]:
-    with Makers(source, sample, tmp_path, cores=2) as found:
+    with Makers(source, sample, tmp_path, tmp_path / STAGES, cores=2) as found:
         assert found.count == 2
         yield found
 
@@ -51,6 +52,7 @@ def test_forms_made_elsewhere_have_the_same_digests_and_what_cannot_be_made_says
     makers: Makers, source: Bundle, sample: Sample, tmp_path: Path
 ) -> None:
     told = makers.make(jobs(tmp_path))
+    assert list((tmp_path / STAGES).iterdir())  # which whoever makes the next form goes on from
     here = {}
     (tmp_path / "here").mkdir()
     for recipe in RECIPES[:-1]:
@@ -76,7 +78,7 @@ def test_a_process_that_is_killed_is_started_again_for_the_next_form(makers: Mak
 def test_processes_end_with_the_search_and_leave_nothing(source: Bundle, sample: Sample, tmp_path: Path) -> None:
     before = children()
     (tmp_path / ".makers.killed").mkdir()
-    with Makers(source, sample, tmp_path, cores=2) as found:
+    with Makers(source, sample, tmp_path, tmp_path / STAGES, cores=2) as found:
         found.make(jobs(tmp_path)[:2])
         assert len(children() - before) == 2
     assert children() == before
@@ -114,12 +116,12 @@ def test_there_are_no_more_processes_than_cores_and_memory(
     memory = Memory()
     memory.available = available  # type: ignore[attr-defined]
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert Makers(source, sample, tmp_path, cores=cores).count == count
+    assert Makers(source, sample, tmp_path, tmp_path / STAGES, cores=cores).count == count
 
 
 def test_texts_are_not_handed_over(source: Bundle, tmp_path: Path) -> None:
     texts = Sample({"text": np.array([b"a", b"b"], dtype=object)}, 2)
-    assert Makers(source, texts, tmp_path, cores=2).count == 1
+    assert Makers(source, texts, tmp_path, tmp_path / STAGES, cores=2).count == 1
 
 
 # --- within a search ----------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Explorer:
     gate : Gate
     objective : str
     workdir : Path
+    prefixes : Prefixes
     makers : Makers
         Make what will be asked for next, while nothing else is done.
     progress : callable
@@ -75,13 +76,14 @@ class Explorer:
         gate: Gate,
         objective: str,
         workdir: Path,
+        prefixes: Prefixes,
         makers: Makers,
         progress: Progress,
     ) -> None:
         self.original, self._forms, self._journal = original, forms, journal
         self._examiner, self.rungs, self._sample = examiner, rungs, sample
         self._gate, self._objective, self._workdir, self._progress = gate, objective, workdir, progress
-        self._prefixes, self._makers = Prefixes(workdir / ".stages"), makers
+        self._prefixes, self._makers = prefixes, makers
         self._told: dict[str, Told] = {}
         self._longest_s = 0.0
 

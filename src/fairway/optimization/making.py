@@ -71,6 +71,8 @@ class Makers:
     sample : Sample
         Its arrays are written to ``workdir``, so that processes share them.
     workdir : Path
+    stages : Path
+        Where the graphs on the way lie that processes share; see :class:`~fairway.optimization.prefixes.Prefixes`.
     cores : int, default 0
         That processes share; 0: all that this one may use.
 
@@ -80,8 +82,8 @@ class Makers:
         1 where a second process would have no core or no memory of its own; then nothing is made here.
     """
 
-    def __init__(self, source: Bundle, sample: Sample, workdir: Path, *, cores: int = 0) -> None:
-        self._source, self._sample, self._workdir = source, sample, workdir
+    def __init__(self, source: Bundle, sample: Sample, workdir: Path, stages: Path, *, cores: int = 0) -> None:
+        self._source, self._sample, self._workdir, self._stages = source, sample, workdir, stages
         room = psutil.virtual_memory().available // (_TIMES * source.size_bytes + _BESIDE)
         texts = any(array.dtype.kind in "OSU" for array in sample.feed.values())
         self.count = 1 if texts else max(1, min(cores or available(), room, _MOST))
@@ -136,7 +138,7 @@ class Makers:
                     self._sample.rows,
                     self._sample.batch,
                     tuple(sorted(self._sample.made)),
-                    str(folder / f"stages-{number}"),
+                    str(self._stages.absolute()),
                     tuple(allowed[number :: self.count]),
                 )
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from fairway.optimization.forms import Forms
 from fairway.optimization.honest import KEPT, appoint
 from fairway.optimization.making import Makers
 from fairway.optimization.passes.base import Sample
+from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.registry import passes
 from fairway.optimization.report import ORIGINAL, Findings, Optimization, Tuned, quality_metric
 from fairway.optimization.rows import rungs
@@ -195,7 +197,9 @@ class _Search:
         alone = (
             {"cores": 1} if spec.name == "torch" else {}
         )  # a program is compiled by all cores, and may need a whole GPU
-        with Makers(self.original, sample, self.workdir, **alone) as makers:
+        stages = self.workdir / ".stages"
+        shutil.rmtree(stages, ignore_errors=True)  # perhaps of other libraries
+        with Makers(self.original, sample, self.workdir, stages, **alone) as makers:
             explorer = Explorer(
                 self.original,
                 forms=forms,
@@ -206,6 +210,7 @@ class _Search:
                 gate=self.gate,
                 objective=self.settings.objective,
                 workdir=self.workdir,
+                prefixes=Prefixes(stages),
                 makers=makers,
                 progress=self.progress,
             )
