@@ -200,11 +200,14 @@ class Lines:
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their ends."""
-        self._rest += data
-        *whole, rest = self._rest.split(b"\n")
-        self._rest = bytearray(rest)
-        return [bytes(each) for each in whole]
+        """The lines that ``data`` completes, without their ends. What came before is not read again: a line may be a model."""
+        first, *more = data.split(b"\n")
+        self._rest += first
+        if not more:
+            return []
+        whole = [bytes(self._rest), *more[:-1]]
+        self._rest = bytearray(more[-1])
+        return whole
 
     @property
     def rest(self) -> bytes:
