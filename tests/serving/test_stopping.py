@@ -222,3 +222,39 @@ def test_a_signal_while_the_first_model_loads_ends_the_server_within_the_grace_p
     assert (running.returncode, said) == (0, "")
     events = [json.loads(line)["message"] for line in log.splitlines()]  # and no traceback between
     assert events == ["server_stopping", "server_stopped"]
+
+
+NEVER_ANSWERS = """
+import threading
+from fairway.model import Model
+from fairway.serving import app
+def infer(*_, **__):
+    print("computing", flush=True)
+    threading.Event().wait()
+settled = app.settle
+def settle():
+    settled()
+    Model.infer = infer
+app.settle = settle
+""" + PROGRAM.replace("grace_s=20", "grace_s=0.5, inline_us=0")
+
+
+def test_a_call_that_does_not_end_keeps_no_server_beyond_the_grace_period(bundles: tuple[Bundle, ...]) -> None:
+    command = [sys.executable, "-c", NEVER_ANSWERS, str(bundles[0].path), "0"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running,
+        ThreadPoolExecutor(1) as caller,
+    ):
+        assert running.stdout is not None
+        url = running.stdout.readline().strip()
+        call = caller.submit(httpx.post, f"{url}{INFER}", json=BODY, timeout=60)
+        try:
+            assert running.stdout.readline() == "computing\n"
+            running.send_signal(signal.SIGTERM)
+            _, log = running.communicate(timeout=30)
+        finally:
+            running.kill()
+        assert isinstance(call.exception(), httpx.HTTPError)
+    assert running.returncode == 0
+    events = [json.loads(line)["message"] for line in log.splitlines()]
+    assert events[-2:] == ["model_not_unloaded", "server_stopped"]

@@ -173,8 +173,8 @@ def run(
                 started(service.url)
 
         runner.run(service.main(ready))
-    if service.gave_up_at is not None:
-        _end_by(service.gave_up_at + (settings or ServeSettings()).grace_s)
+    if service.ends_at is not None:
+        _end_by(service.ends_at)
 
 
 def make_service(
@@ -209,7 +209,7 @@ def make_service(
 
 
 def _end_by(at: float) -> None:
-    """End this process, whatever its threads do then: loading cannot be interrupted, and Python waits for it."""
+    """End this process, whatever its threads do then: an engine cannot be interrupted, and Python waits for it."""
 
     def end() -> None:
         logging.shutdown()

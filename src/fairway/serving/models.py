@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 UNLOADED = "unloaded"
 EVICTED = "unloaded to make room; a request for it loads it again"
 BROUGHT = "loaded from files"
+_HANGS = "an engine call does not end"
 
 
 class Models:
@@ -306,14 +307,20 @@ class Models:
         """Show in the index that a version could not be served."""
         self._absent[name, version] = IndexEntry(name, version, State.UNAVAILABLE, reason)
 
-    async def close(self) -> None:
-        """Retire everything, and wait for it."""
+    async def close(self, wait_s: float | None = None) -> bool:
+        """Retire everything: whether all has come to its end, for which ``wait_s`` is waited at most."""
         self._loader.close()
         for task in self._waking.values():
             task.cancel()
         for name in self.names():
             self.keep(name, set())
-        await asyncio.gather(*self._retiring)
+        if not self._retiring:
+            return True
+        _, pending = await asyncio.wait(self._retiring, timeout=wait_s)
+        for task in pending:
+            served = self._retiring[task]
+            log.error("model_not_unloaded", extra={"model": served.name, "version": served.version, "reason": _HANGS})
+        return not pending
 
     # -- inside
 

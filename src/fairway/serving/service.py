@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_AFTERWARDS_S = 2.0
+"""For what is still to be told, such as windows of traffic, once a call was given up."""
+
 
 class Service:
     """Everything that runs on one event loop. :func:`fairway.serving.app.make_service` makes one.
@@ -111,8 +114,9 @@ class Service:
         self._server: _Uvicorn | None = None
         self._stop: asyncio.Future[float] | None = None
         self._hurry = asyncio.Event()
-        self.gave_up_at: float | None = None
-        """When it was told to stop while it loaded, on the monotonic clock: a thread may still load."""
+        self._drained_by: float | None = None
+        self.ends_at: float | None = None
+        """When this process is to end at the latest, on the monotonic clock, if a thread may still load or compute."""
 
     async def main(
         self,
@@ -224,7 +228,10 @@ class Service:
             await self._follower.close()
         if self.drained is not None:
             self.drained()
-        await self.models.close()
+        now = time.monotonic()
+        by = now + self._settings.grace_s if self._drained_by is None else self._drained_by
+        if not await self.models.close(max(0.0, by - now)):
+            self.ends_at = time.monotonic() + _AFTERWARDS_S
         self.management.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
@@ -246,7 +253,7 @@ class Service:
         finally:
             coming.cancel()
         self.stopping = True
-        self.gave_up_at = time.monotonic()
+        self.ends_at = time.monotonic() + self._settings.grace_s
         log.info("server_stopping", extra={"reason": "it was told to before it was ready"})
         with contextlib.suppress(asyncio.CancelledError, FairwayError):
             await coming
@@ -273,7 +280,8 @@ class Service:
         log.info("server_stopping", extra={"delay_s": delay_s})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), delay_s)
-        left = max(0.1, self._settings.grace_s - (time.monotonic() - began))
+        self._drained_by = began + self._settings.grace_s
+        left = max(0.1, self._drained_by - time.monotonic())
         server.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
         async with asyncio.TaskGroup() as ending:
             ending.create_task(server.shutdown(sockets=[self._socket]))
