@@ -120,6 +120,30 @@ async def test_a_version_that_cannot_run_leaves_the_old_one(tmp_path: Path, wron
         assert (await who(core), states(core)) == (1, {"linear:1": "READY"})
 
 
+@pytest.mark.parametrize("version", ["another", "the same"])
+async def test_an_engine_that_cannot_be_closed_is_said_and_ends_nothing_else(
+    tmp_path: Path, version: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_saying(tmp_path / "b", 1)
+    async with serving(bundle) as core:
+        (served,) = core.models.live()
+
+        def close() -> None:
+            raise RuntimeError("the device is gone")
+
+        monkeypatch.setattr(served.model, "close", close)
+        if version == "another":
+            await core.models.unload_model("linear")
+        else:
+            replaced(bundle.path, bundle_saying(tmp_path / "new", 2))
+            await core.models.load_model("linear")
+            assert await who(core) == 2
+        assert await core.models.close()
+    events = [record.message for record in caplog.records]
+    assert "engine_not_closed" in events
+    assert "Task exception was never retrieved" not in events
+
+
 @pytest.mark.parametrize("inline_us", [0.0, 1e6])
 @pytest.mark.parametrize("wrong", ["raises", "loses rows", "loses an output"])
 async def test_an_engine_that_misbehaves_fails_its_request_and_the_next_one_is_answered(

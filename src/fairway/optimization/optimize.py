@@ -194,12 +194,10 @@ class _Search:
         journal = self._journal((*identity, described))
         if not journal.events:
             journal.append(Began(self._plan(forms, len(parts), warm)))
-        alone = (
-            {"cores": 1} if spec.name == "torch" else {}
-        )  # a program is compiled by all cores, and may need a whole GPU
+        share = 1 if spec.name == "torch" else 0  # one program is compiled by all cores, and may need a whole GPU
         stages = self.workdir / ".stages"
         shutil.rmtree(stages, ignore_errors=True)  # perhaps of other libraries
-        with Makers(self.original, sample, self.workdir, stages, **alone) as makers:
+        with Makers(self.original, sample, self.workdir, stages, cores=share) as makers:
             explorer = Explorer(
                 self.original,
                 forms=forms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Hashable
 from enum import StrEnum
@@ -29,6 +30,8 @@ from fairway.serving.telemetry import VersionStats
 from fairway.serving.threads import Threads
 from fairway.serving.validation import Signature
 from fairway.serving.warmup import Warmed
+
+log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -165,10 +168,13 @@ class ServedVersion:
         self.used_at = time.monotonic()
 
     async def retire(self) -> None:
-        """Answer what is queued, then free the model."""
+        """Answer what is queued, then free the model, as far as its engine can."""
         await self.scheduler.drain()
         self._threads.close()
-        self.model.close()
+        try:
+            self.model.close()
+        except Exception:
+            log.exception("engine_not_closed", extra={"model": self.name, "version": self.version})
 
     def _use(self) -> None:
         self.used_at = time.monotonic()
