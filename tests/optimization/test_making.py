@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
 
 from fairway.bundle.format import Bundle, read_bundle
+from fairway.core.launch import python
 from fairway.optimization import explore, making
 from fairway.optimization.build import build_candidate
-from fairway.optimization.making import Job, Makers, Told
+from fairway.optimization.making import Job, Makers, Plan, Told
 from fairway.optimization.passes.base import Sample
 from fairway.optimization.recipes import Recipe, Stage, recipes
 from fairway.optimization.settings import CANDIDATES, OptimizationSettings
@@ -85,6 +88,24 @@ def test_processes_end_with_the_search_and_leave_nothing(source: Bundle, sample:
     assert not list(tmp_path.glob(".makers.*"))
 
 
+def test_a_process_ends_with_the_search_in_the_middle_of_a_form(source: Bundle, tmp_path: Path) -> None:
+    graph = source.file("model.onnx")
+    graph.unlink()
+    os.mkfifo(graph)
+    plan = Plan(str(source.path), {}, 0, None, (), str(tmp_path / "stages"), ())
+    said = [msgspec.json.encode(each) + b"\n" for each in (plan, jobs(tmp_path)[0])]
+    with subprocess.Popen(python("fairway.optimization.making"), stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.writelines(said)
+        process.stdin.flush()
+        with graph.open("wb", buffering=0):  # from here on the form waits for its graph
+            process.stdin.close()  # as the kernel does for a search that is killed
+            try:
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
+
+
 def test_whoever_is_interrupted_waits_for_nobody(
     makers: Makers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,23 +148,49 @@ def test_texts_are_not_handed_over(source: Bundle, tmp_path: Path) -> None:
 # --- within a search ----------------------------------------------------------------------------------------------
 
 
-def test_a_search_that_makes_ahead_ends_as_one_that_does_not_and_measures_while_nothing_is_made(
-    source: Bundle, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def search(source: Bundle, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A search on two cores."""
     from fairway.core.gate import Limit
     from fairway.core.metrics import Measurement
     from fairway.evaluation.settings import EvaluationSettings
     from fairway.optimization.optimize import optimize
     from fairway.sources.tables import make_table
 
+    def rows(x: Any, y: Any) -> Any:
+        return make_table({**dict(zip(digits.columns, x.T, strict=True)), "digit": y})
+
+    def run(name: str, **changes: Any) -> Any:
+        return optimize(
+            source,
+            table=rows(digits.x_test, digits.y_test),
+            reference=rows(digits.x_train, digits.y_train),
+            label="digit",
+            gate={"accuracy_score": Limit(min=0.9)},
+            workdir=tmp_path / name,
+            measure=lambda b: [Measurement("latency_p50_ms", b.size_bytes, b.size_bytes, b.size_bytes, n=9)],
+            evaluation=EvaluationSettings(resamples=100),
+            **changes,
+        )
+
+    monkeypatch.setattr(making, "available", lambda: 2)
+    return run
+
+
+Go = Callable[[], bool]
+
+
+def test_a_search_that_makes_ahead_ends_as_one_that_does_not_and_measures_while_nothing_is_made(
+    search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_work, together = list[str](), list[int]()
     make = Makers.make
 
-    def watched(self: Makers, given: list[Job]) -> list[Told | None]:
+    def watched(self: Makers, given: list[Job], may_begin: Go) -> list[Told | None]:
         together.append(len(given))
         at_work.append("making")
         try:
-            return make(self, given)
+            return make(self, given, may_begin)
         finally:
             at_work.pop()
 
@@ -151,28 +198,35 @@ def test_a_search_that_makes_ahead_ends_as_one_that_does_not_and_measures_while_
         assert not at_work
         return ours.size_bytes / theirs.size_bytes
 
-    def rows(x: Any, y: Any) -> Any:
-        return make_table({**dict(zip(digits.columns, x.T, strict=True)), "digit": y})
-
     monkeypatch.setattr(Makers, "make", watched)
     monkeypatch.setattr(explore, "cost_ratio", ratio)
     found = []
     for name, worth_s in (("ahead", 0.0), ("alone", float("inf"))):
         monkeypatch.setattr(explore, "_WORTH_S", worth_s)
-        monkeypatch.setattr(making, "available", lambda: 2)
-        found.append(
-            optimize(
-                source,
-                table=rows(digits.x_test, digits.y_test),
-                reference=rows(digits.x_train, digits.y_train),
-                label="digit",
-                gate={"accuracy_score": Limit(min=0.9)},
-                workdir=tmp_path / name,
-                measure=lambda b: [Measurement("latency_p50_ms", b.size_bytes, b.size_bytes, b.size_bytes, n=9)],
-                settings=OptimizationSettings(trials=3),
-                evaluation=EvaluationSettings(resamples=100),
-            )
-        )
+        found.append(search(name, settings=OptimizationSettings(trials=3)))
     ahead, alone = ([(c.name, c.status, c.digest, c.reason) for c in each.candidates] for each in found)
     assert ahead == alone
-    assert max(together) > 1
+    assert together[0] == len(CANDIDATES)  # every start, and then as many as there are cores
+    assert set(together[1:]) <= {2}
+
+
+def test_what_was_made_ahead_is_tried_when_no_time_is_left(
+    search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, make = [0.0], Makers.make
+
+    def slow(self: Makers, given: list[Job], may_begin: Go) -> list[Told | None]:
+        try:
+            return make(self, given, may_begin)
+        finally:
+            now[0] = 1e6
+
+    monkeypatch.setattr(Makers, "make", slow)
+    monkeypatch.setattr(explore, "_WORTH_S", 0.0)
+    found = search("late", settings=OptimizationSettings(trials=3), clock=lambda: now[0])
+    assert [c.name for c in found.candidates] == ["original", *CANDIDATES]
+
+
+def test_when_no_time_is_left_nothing_is_begun(makers: Makers, tmp_path: Path) -> None:
+    assert makers.make(jobs(tmp_path)[:2], lambda: False) == [None, None]
+    assert not (tmp_path / RECIPES[0].name).exists()

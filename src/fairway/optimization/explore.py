@@ -105,14 +105,18 @@ class Explorer:
 
     def run(self, time_left: Callable[[], float], budget: str) -> str:
         """Search to the end, or until no time is left to start another form; returns why it ended."""
-        while not isinstance(step := self._next(closing=time_left() <= 0), Stop):
+        while not isinstance(step := self._next(time_left), Stop):
             if isinstance(step, Make):
-                self._make_ahead(step.point)
+                self._make_ahead(step.point, time_left)
             self._journal.append(self._perform(step))
         return f"the time budget of {budget} was spent" if step.spent else step.reason
 
-    def _next(self, *, closing: bool) -> Step | Stop:
-        return decide(self._forms.space, self._journal.events, closing=closing)
+    def _next(self, time_left: Callable[[], float]) -> Step | Stop:
+        """When no time is left, what was made ahead is still tried."""
+        step = decide(self._forms.space, self._journal.events)
+        if time_left() > 0 or (isinstance(step, Make) and key(step.point) in self._told):
+            return step
+        return decide(self._forms.space, self._journal.events, closing=True)
 
     def bundle(self, point: Point) -> Bundle:
         """The bundle of a point, made again if it was removed."""
@@ -122,18 +126,22 @@ class Explorer:
     def _place(self, recipe: Recipe) -> Path:
         return self._workdir / f"{recipe.name}-{recipe_key(self.original, recipe)[:12]}"
 
-    def _make_ahead(self, first: Point) -> None:
-        """Make ``first`` and what will probably be asked for after it at the same time, on all cores."""
+    def _make_ahead(self, first: Point, time_left: Callable[[], float]) -> None:
+        """Make ``first`` and what will be asked for after it at the same time, on all cores: every start that is left, since
+        these are made whatever comes of the others, or what will probably be proposed.
+        """
         if self._makers.count == 1 or self._longest_s < _WORTH_S or self._is_there(first):
             return
-        points = ahead(self._forms.space, self._journal.events, self._makers.count)
+        known = trials(self._journal.events)
+        starts_left = sum(key(start.point) not in known for start in self._plan.starts)
+        points = ahead(self._forms.space, self._journal.events, max(self._makers.count, starts_left))
         wanted = [point for point in points if not self._is_there(point)]
         recipes = [self._forms.recipe(point) for point in wanted]
         if len(wanted) == 1:
             return
         self._progress(f"candidates {', '.join(recipe.name for recipe in recipes)}", *self._tried_so_far())
-        told = self._makers.make([Job(recipe, str(self._place(recipe).absolute())) for recipe in recipes])
-        self._told |= {key(point): each for point, each in zip(wanted, told, strict=True) if each and each.reason}
+        told = self._makers.make([Job(r, str(self._place(r).absolute())) for r in recipes], lambda: time_left() > 0)
+        self._told |= {key(point): each for point, each in zip(wanted, told, strict=True) if each}
 
     def _is_there(self, point: Point) -> bool:
         return key(point) in self._told or (self._place(self._forms.recipe(point)) / MANIFEST).is_file()
@@ -194,7 +202,7 @@ class Explorer:
     def _make(self, point: Point, origin: str) -> Event:
         recipe, found = self._forms.recipe(point), self.trials
         self._progress(f"candidate {recipe.name}", *self._tried_so_far())
-        if told := self._told.get(key(point)):
+        if (told := self._told.get(key(point))) and told.reason:
             return Unmade(point, origin, told.reason, failed=told.failed)
         began = time.monotonic()
         try:

@@ -1,7 +1,7 @@
 """Forms made several at a time, in processes of their own: ``python -m fairway.optimization.making`` is one of these.
 
 It reads a :class:`Plan`, one line of JSON, and then :class:`Job` after job from stdin, and says how each ended on stdout. It
-ends with its stdin, so whoever started it leaves none behind.
+ends with its stdin, also in the middle of a form, so whoever started it leaves none behind.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Thread
 
 import msgspec
 import numpy as np
@@ -104,13 +105,16 @@ class Makers:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def make(self, jobs: Sequence[Job]) -> list[Told | None]:
-        """Make all of ``jobs``; how each ended, ``None`` where its process ended, or the machine had no room for it."""
+    def make(self, jobs: Sequence[Job], may_begin: Callable[[], bool] = lambda: True) -> list[Told | None]:
+        """Make ``jobs``, in this order, each if it ``may_begin``.
+
+        Returns how each ended, ``None`` where it was not begun, its process ended, or the machine had no room for it.
+        """
         if self._folder is None:
             self._start()
         with ThreadPoolExecutor(self.count) as pool:
             try:
-                return list(pool.map(self._make, jobs))
+                return list(pool.map(lambda job: self._make(job) if may_begin() else None, jobs))
             except BaseException:  # Ctrl-C, say: no thread waits any longer
                 for maker in self._makers:
                     maker.end()
@@ -206,14 +210,23 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # libraries print
     plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
+    jobs = SimpleQueue[bytes]()
+    Thread(target=_read, args=[jobs], daemon=True).start()
     if plan.cores:
         os.sched_setaffinity(0, plan.cores)
     source, prefixes = read_bundle(Path(plan.source), verify=False), Prefixes(Path(plan.stages))
     feed = {name: np.load(file, mmap_mode="r").view(Datatype(kind).dtype) for name, (file, kind) in plan.arrays.items()}
     sample = Sample(feed, plan.rows, plan.batch, frozenset(plan.made))
-    for line in sys.stdin.buffer:
-        job = msgspec.json.decode(line, type=Job)
+    while True:
+        job = msgspec.json.decode(jobs.get(), type=Job)
         out.write(msgspec.json.encode(_made(source, job, sample, prefixes)) + b"\n")
+
+
+def _read(jobs: SimpleQueue[bytes]) -> None:
+    """Hand over line after line; then the search is gone, and nobody waits for the form at hand."""
+    for line in sys.stdin.buffer:
+        jobs.put(line)
+    os._exit(0)
 
 
 def _made(source: Bundle, job: Job, sample: Sample, prefixes: Prefixes) -> Told | None:
