@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -138,6 +139,17 @@ def test_there_are_no_more_processes_than_cores_and_memory(
     memory.available = available  # type: ignore[attr-defined]
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert Makers(source, sample, tmp_path, tmp_path / STAGES, cores=cores).count == count
+
+
+def test_where_there_is_no_room_for_the_sample_nothing_is_made_here(
+    makers: Makers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert makers.make(jobs(tmp_path)[:2]) == [None, None]
+    assert makers.count == 1
 
 
 def test_texts_are_not_handed_over(source: Bundle, tmp_path: Path) -> None:

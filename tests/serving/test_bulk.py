@@ -77,12 +77,13 @@ def test_a_body_is_whole_in_whatever_pieces_it_comes_and_the_connection_is_given
     assert whole == [body]
 
 
-def test_what_is_announced_and_never_sent_takes_a_megabyte_at_most() -> None:
-    made = bytearray(10)
+@pytest.mark.parametrize(("came", "room"), [(0, 2**16), (2**17, 2**17), (2**22, 2**20)])
+def test_no_more_room_is_made_than_came_before_whatever_is_announced(came: int, room: int) -> None:
+    made = bytearray(came)
     bulk = Bulk(Owner(), Transport(), made, 2**40, lambda: None)
     for _ in range(3):
-        assert len(bulk.get_buffer(-1)) == 2**20
-        assert len(made) == 10 + 2**20
+        assert len(bulk.get_buffer(-1)) == room
+        assert len(made) == came + room
 
 
 def test_the_owner_hears_of_all_but_data() -> None:

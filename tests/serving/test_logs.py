@@ -75,6 +75,26 @@ def test_above_the_limit_lines_are_dropped_and_counted() -> None:
     assert "".join(written).split() == ["first", "0", "1", "2", "log_lines_dropped", "last"]
 
 
+def test_whoever_logs_while_a_line_is_queued_waits_for_nobody() -> None:
+    """The garbage collector may run at any time, and what it collects may log."""
+    written = bytearray()
+    handler = QueuedLines(2, write=partial(_take, written), patience_s=20)
+
+    class Logs(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            handler.line("collected")
+            return super().format(record)
+
+    handler.setFormatter(Logs())
+    handler._dropped = 1  # the next line tells of it, from within
+    thread = threading.Thread(target=handler.line, args=["next"], daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    handler.close()
+    assert sorted(written.decode().split()) == ["collected", "log_lines_dropped", "next"]
+
+
 def test_a_reader_that_left_or_a_full_disk_are_no_matter() -> None:
     calls = []
 

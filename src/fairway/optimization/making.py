@@ -111,7 +111,11 @@ class Makers:
         Returns how each ended, ``None`` where it was not begun, its process ended, or the machine had no room for it.
         """
         if self._folder is None:
-            self._start()
+            try:
+                self._start()
+            except OSError:  # no room for the sample: whoever asked makes them, one by one
+                self.count = 1
+                return [None] * len(jobs)
         with ThreadPoolExecutor(self.count) as pool:
             try:
                 return list(pool.map(lambda job: self._make(job) if may_begin() else None, jobs))

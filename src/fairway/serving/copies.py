@@ -112,9 +112,7 @@ def _shared_copy(bundle: Bundle) -> Bundle:
     path = root / name
     with exclusive(root / f".{name}.lock"):
         sweep(root)
-        for left in root.glob(
-            "sha256-*"
-        ):  # by servers that were killed; also what should be here, which nobody vouches for
+        for left in root.glob("sha256-*"):  # by servers that were killed; this copy, too, which nobody vouches for
             remove(left)
         while True:
             descriptor = hold(path)

@@ -88,7 +88,8 @@ class QueuedLines(logging.Handler):
         self._lock = lock
         self._parts: deque[tuple[bytes, int]] = deque()
         self._waiting = 0  # lines in all parts
-        self._mutex = threading.Lock()
+        # Reentrant: memory made within may have something collected, whose end is logged, as an exception nobody took is.
+        self._mutex = threading.RLock()
         self._dropped = 0
         self._last = b"\n"
         self._wake = threading.Event()

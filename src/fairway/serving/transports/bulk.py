@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-_AHEAD = 2**20
-"""Bytes of room that are made at once: what a client announces and never sends takes no more than that."""
-_ROOM = bytes(_AHEAD)
+_LEAST, _MOST = 2**16, 2**20
+"""Bytes of room that are made at once: as much as came before, within these. What is announced and never sent takes none."""
+_ROOM = bytes(_MOST)
 
 
 class Bulk(asyncio.BufferedProtocol):
@@ -42,7 +42,8 @@ class Bulk(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the kernel has as much as it has)
         """Where the next bytes go."""
         if self._filled == len(self._body):
-            self._body += memoryview(_ROOM)[: self._size - self._filled]
+            more = min(self._size - self._filled, max(_LEAST, self._filled), _MOST)
+            self._body += memoryview(_ROOM)[:more]
         return memoryview(self._body)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
