@@ -19,7 +19,8 @@ import pytest
 
 from fairway.bundle.format import Bundle
 from fairway.serving import logs
-from fairway.serving.access_lines import access, log_request
+from fairway.serving.access_lines import access, entry_of, log_answers, log_request
+from fairway.serving.log_settings import LogSettings
 from fairway.serving.logs import QueuedLines
 from tests.serving.conftest import request_of
 
@@ -198,3 +199,41 @@ def test_the_access_log_says_the_same_whether_or_not_a_record_is_made(
     assert lines[0]["url"]["path"] == path
     assert lines[0]["process"]["pid"] == os.getpid()
     assert ("transaction" in lines[0]) == (trace is not None and bool(trace[1]))
+
+
+def test_answers_of_one_turn_have_a_line_each_in_their_order_also_where_they_are_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = bytearray()
+    handler = QueuedLines(2, write=partial(_take, written))
+    handler.setFormatter(logs._Formatter(logging.Formatter()))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    monkeypatch.setattr(access, "disabled", False)
+    monkeypatch.setattr(access, "level", logging.INFO)
+    one, other = (entry_of("POST", path, 200, "::1") for path in ("/100%d", "/%b"))
+    alike, ids = (one, 1_000, 7, None), ("a" * 32, "b" * 16)
+    log_answers([alike, (other, 1_000, 7, None), alike, (one, 1_000, 7, ids), (one, 2_000, 70, None)], 5_000)
+    handler.close()
+    said = [json.loads(line) for line in written.splitlines()]
+    assert [line["url"]["path"] for line in said] == ["/100%d", "/%b", "/100%d", "/100%d", "/100%d"]
+    assert [line["event"]["duration"] for line in said] == [4_000, 4_000, 4_000, 4_000, 3_000]
+    assert [line["http"]["response"]["body"]["bytes"] for line in said] == [7, 7, 7, 7, 70]
+    assert ["trace" in line for line in said] == [False, False, False, True, False]
+
+
+def test_log_settings_hold_for_the_access_log_from_the_next_millisecond_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = bytearray()
+    handler = QueuedLines(2, write=partial(_take, written))
+    handler.setFormatter(logs._Formatter(logging.Formatter()))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    monkeypatch.setattr(access, "disabled", False)
+    monkeypatch.setattr(logging.getLogger("fairway"), "level", logging.INFO)
+    access.setLevel(logging.NOTSET)  # forgets what it found out of the level of before
+    settings, entry, now = LogSettings(), entry_of("POST", "/", 200, "::1"), time.perf_counter_ns()
+    for turn, wanted in enumerate((True, False, True), 1):
+        if turn > 1:
+            settings.update({"log_info": wanted})
+        log_answers([(entry, now, turn, None)], now + 2_000_000 * turn)
+    settings.close()
+    handler.close()
+    assert [json.loads(line)["http"]["response"]["body"]["bytes"] for line in written.splitlines()] == [1, 3]

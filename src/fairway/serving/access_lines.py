@@ -6,7 +6,6 @@ for each millisecond.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -25,14 +24,18 @@ _FAIRWAY = logging.getLogger("fairway")
 
 
 class Entry(msgspec.Struct, frozen=True, eq=False):
-    """What is said of requests that are alike; ``texts`` stand before the duration, before the answer's size, and after it."""
+    """What is said of requests that are alike: ``line`` but for its time, the duration and the answer's size.
+
+    ``traced`` is a line that also has the ids of a trace.
+    """
 
     method: str
     path: str
     status: int
     client: str
     grpc_status: int | None
-    texts: tuple[str, str, str]
+    line: bytes
+    traced: bytes
 
 
 @lru_cache(1024)
@@ -50,45 +53,33 @@ def entry_of(method: str, path: str, status: int, client: str, grpc_status: int 
     }
     if grpc_status is not None:
         line["rpc"] = {"grpc": {"status_code": grpc_status}}
-    texts = (
-        f'{_json(line)[1:-1]},"event":{{"duration":',
-        f'}},"http":{{"request":{{"method":{_json(method)}}},"response":{{"body":{{"bytes":',
-        f'}},"status_code":{status}}}}}}}',
-    )
-    return Entry(method, path, status, client, grpc_status, texts)
+    begin = f'{_json(line)[1:-1]},"event":{{"duration":'.replace("%", "%%")
+    middle = f'}},"http":{{"request":{{"method":{_json(method)}}},"response":{{"body":{{"bytes":'.replace("%", "%%")
+    template = f'{begin}%d{middle}%d}},"status_code":{status}}}}}'
+    plain, traced = (f"{template}{end}}}\n".encode(errors="backslashreplace") for end in ("", "%b"))
+    return Entry(method, path, status, client, grpc_status, plain, traced)
 
 
-Answered: TypeAlias = tuple[Entry, float, int, tuple[str, str] | None]
-"""One request: when it arrived, on :func:`time.perf_counter`; the answer's body bytes; the ids of its trace and of its span, of
-which the latter is empty if only its caller traces it."""
+Answered: TypeAlias = tuple[Entry, int, int, tuple[str, str] | None]
+"""One request: when it arrived, on :func:`time.perf_counter_ns`; the answer's body bytes; the ids of its trace and of its span,
+of which the latter is empty if only its caller traces it."""
 
 
 class AnswerLog:
     """Logs the answers of one turn of an event loop together, after they have left. For its thread only."""
 
     def __init__(self) -> None:
-        self._waiting: list[Answered] = []
+        self.waiting: list[Answered] = []
+        """Whoever adds the first has the loop call :meth:`write` soon."""
 
-    def add(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        entry: Entry,
-        arrived: float,
-        size: int,
-        trace: tuple[str, str] | None = None,
-    ) -> None:
-        """One answer; see :class:`Answered`."""
-        if not self._waiting:
-            loop.call_soon(self._write)
-        self._waiting.append((entry, arrived, size, trace))
-
-    def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        log_answers(waiting, time.perf_counter())
+    def write(self) -> None:
+        """Log what waits."""
+        waiting, self.waiting = self.waiting, []
+        log_answers(waiting, time.perf_counter_ns())
 
 
-def log_answers(answers: Sequence[Answered], now: float) -> None:
-    """A line for each of ``answers``, which left ``now``, on :func:`time.perf_counter`."""
+def log_answers(answers: Sequence[Answered], now: int) -> None:
+    """A line for each of ``answers``, which left ``now``, on :func:`time.perf_counter_ns`."""
     moment, handlers = _MOMENT, _ROOT.handlers
     if now >= moment.until or handlers is not moment.handlers or len(handlers) != 1:
         moment.renew(now)
@@ -97,13 +88,23 @@ def log_answers(answers: Sequence[Answered], now: float) -> None:
         for entry, arrived, size, trace in answers:
             _record(entry, now - arrived, size, trace)
         return
+    made: dict[Answered, bytes] = {}
+    said: list[bytes] = []
+    for answer in answers:
+        line = made.get(answer)
+        if line is None:  # rarely, as one turn reads many requests at one time
+            line = made[answer] = _line(answer, now)
+        said.append(line)
     stamp = moment.text
-    texts: list[str] = []
-    for entry, arrived, size, trace in answers:
-        before, between, after = entry.texts
-        end = after if trace is None else f"{after[:-1]}{_ids(*trace)}}}"
-        texts.append(f"{stamp}{before}{int((now - arrived) * 1e9 + 0.5)}{between}{size}{end}")
-    lines.extend(texts)
+    lines.extend(stamp + stamp.join(said), len(said))
+
+
+def _line(answer: Answered, now: int) -> bytes:
+    """The line but for its time."""
+    entry, arrived, size, trace = answer
+    if trace is None:
+        return entry.line % (now - arrived, size)
+    return entry.traced % (now - arrived, size, _ids(*trace).encode(errors="backslashreplace"))
 
 
 def log_request(
@@ -118,8 +119,9 @@ def log_request(
     trace: tuple[str, str] | None = None,
 ) -> None:
     """One line, of a request that took ``seconds`` to its answer just now; see :class:`Answered`."""
-    now = time.perf_counter()
-    log_answers([(entry_of(method, path, status, client, grpc_status), now - seconds, size, trace)], now)
+    now = time.perf_counter_ns()
+    arrived = now - int(seconds * 1e9 + 0.5)
+    log_answers([(entry_of(method, path, status, client, grpc_status), arrived, size, trace)], now)
 
 
 def line_of_record(record: logging.LogRecord) -> str:
@@ -132,10 +134,9 @@ def line_of_record(record: logging.LogRecord) -> str:
         said["client.address"],
         said.get("rpc.grpc.status_code"),
     )
-    before, between, after = entry.texts
     ids = _ids(said["trace.id"], said.get("span.id", "")) if "trace.id" in said else ""
-    size = said["http.response.body.bytes"]
-    return f"{_stamp(record.created)}{before}{said['event.duration']}{between}{size}{after[:-1]}{ids}}}"
+    values = said["event.duration"], said["http.response.body.bytes"], ids.encode(errors="backslashreplace")
+    return ((_stamp(int(record.created * 1e3)) + entry.traced) % values)[:-1].decode()
 
 
 class _Lines(Protocol):
@@ -143,7 +144,7 @@ class _Lines(Protocol):
 
     as_json: bool
 
-    def extend(self, texts: Sequence[str]) -> None: ...
+    def extend(self, content: bytes, lines: int) -> None: ...
 
 
 class _Moment:
@@ -153,30 +154,44 @@ class _Moment:
     wants them: a record would take most of the time.
     """
 
-    __slots__ = ("handlers", "lines", "text", "until")
+    __slots__ = ("handlers", "lines", "looks", "text", "until")
 
     def __init__(self) -> None:
-        self.until = 0.0
-        self.text = ""
+        self.until = self.looks = 0
+        self.text = b""
         self.handlers: list[logging.Handler] = []
         self.lines: _Lines | None = None
 
-    def renew(self, now: float) -> None:
-        """It is ``now``, on :func:`time.perf_counter`."""
-        wall = time.time()
-        self.text = _stamp(wall)
-        self.until = now + (1.0 - wall * 1e3 % 1.0) / 1e3
-        self.handlers = handlers = _ROOT.handlers
+    def renew(self, now: int) -> None:
+        """It is ``now``, on :func:`time.perf_counter_ns`."""
+        wall = time.time_ns()
+        self.text = _stamp(wall // 1_000_000)
+        self.until = now + 1_000_000 - wall % 1_000_000
+        handlers = _ROOT.handlers
+        if now >= self.looks or handlers is not self.handlers or len(handlers) != 1:
+            self.looks = now + _LOOKS_NS
+            self.handlers = handlers
+            self.lines = self._taker()
+
+    def _taker(self) -> _Lines | None:
+        handlers = self.handlers
         others = access.handlers or access.filters or _FAIRWAY.handlers or not access.propagate
         alone = len(handlers) == 1 and not others and access.isEnabledFor(logging.INFO)
         handler: Any = handlers[0] if alone else None
-        self.lines = handler if getattr(handler, "as_json", False) else None
+        return handler if getattr(handler, "as_json", False) else None
 
 
+_LOOKS_NS = 100_000_000
+"""Between looks at the loggers: each time costs what some lines do."""
 _MOMENT = _Moment()
 
 
-def _record(entry: Entry, seconds: float, size: int, trace: tuple[str, str] | None) -> None:
+def look_again() -> None:
+    """What is logged, or how, was set."""
+    _MOMENT.looks = 0
+
+
+def _record(entry: Entry, took_ns: int, size: int, trace: tuple[str, str] | None) -> None:
     grpc_status = entry.grpc_status
     access.info(
         "%s %s %d" if grpc_status is None else f"%s %s %d grpc {grpc_status}",
@@ -190,27 +205,27 @@ def _record(entry: Entry, seconds: float, size: int, trace: tuple[str, str] | No
             "url.path": entry.path,
             "http.response.status_code": entry.status,
             "http.response.body.bytes": size,
-            "event.duration": int(seconds * 1e9 + 0.5),
+            "event.duration": took_ns,
             "client.address": entry.client,
         },
     )
 
 
-def _stamp(at: float) -> str:
-    """The beginning of a line written ``at`` seconds after 1970.
+def _stamp(at: int) -> bytes:
+    """The beginning of a line written ``at`` milliseconds after 1970.
 
     Examples
     --------
-    >>> _stamp(0.5)
-    '{"@timestamp":"1970-01-01T00:00:00.500Z",'
+    >>> _stamp(500)
+    b'{"@timestamp":"1970-01-01T00:00:00.500Z",'
     """
-    seconds, fraction = divmod(int(at * 1e3), 1000)
-    return f'{{"@timestamp":"{_second(seconds)}.{fraction:03d}Z",'
+    seconds, fraction = divmod(at, 1000)
+    return b'%b%03dZ",' % (_second(seconds), fraction)
 
 
 @lru_cache(4)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+def _second(seconds: int) -> bytes:
+    return f'{{"@timestamp":"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.'.encode()
 
 
 def _ids(trace: str, span: str) -> str:

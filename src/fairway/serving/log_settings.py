@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fairway.core.errors import Conflict, InvalidRequest
+from fairway.serving.access_lines import look_again
 from fairway.serving.logs import FORMATS, set_log_format
 
 _FLAGS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
@@ -79,6 +80,7 @@ class LogSettings:
         for handler in self._filtered:  # also those that the process has taken away since
             handler.removeFilter(self._filter)
         self._filtered = []
+        look_again()
 
     def _current(self) -> _Values:
         if self._values is not None:
@@ -101,6 +103,7 @@ class LogSettings:
         self._filtered = list({*self._filtered, *_handlers()})
         for handler in self._filtered:
             handler.addFilter(self._filter)
+        look_again()
 
 
 class _Levels(logging.Filter):

@@ -110,25 +110,24 @@ class QueuedLines(logging.Handler):
 
     def line(self, text: str) -> None:
         """Queue a line that is formatted already."""
-        self.extend((text,))
+        self.extend(_encoded(text), 1)
 
-    def extend(self, texts: Sequence[str]) -> None:
-        """Queue lines that are formatted already.
+    def extend(self, content: bytes, lines: int) -> None:
+        """Queue ``lines`` that are formatted already, each with its end.
 
-        They become one part here, and not on the thread: each time that one asks for the interpreter lock, it takes the lock
-        from whoever answers, which costs more than a turn's lines.
+        They are one part here, and not made one on the thread: each time that one asks for the interpreter lock, it takes the
+        lock from whoever answers, which costs more than a turn's lines.
         """
         with self._mutex:
-            room = self._limit - self._waiting
-            if len(texts) > room:
-                self._dropped += len(texts) - max(0, room)
-                texts = texts[: max(0, room)]
-            elif self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                texts = (self.format(_dropped(dropped)), *texts)
-            if texts:
-                self._parts.append(("\n".join((*texts, "")).encode(errors="backslashreplace"), len(texts)))
-                self._waiting += len(texts)
+            if self._waiting + lines > self._limit:
+                self._dropped += lines
+            else:
+                if self._dropped:
+                    dropped, self._dropped = self._dropped, 0
+                    self._parts.append((_encoded(self.format(_dropped(dropped))), 1))
+                    self._waiting += 1
+                self._parts.append((content, lines))
+                self._waiting += lines
         if self._asleep:
             self._asleep = False
             self._wake.set()
@@ -146,21 +145,21 @@ class QueuedLines(logging.Handler):
         super().close()
 
     def _run(self) -> None:
-        while self._gather():
+        while self._wait():
             while parts := self._taken():
                 with self._alone():
                     self._write_all(parts)
+            if not self._closed:
+                time.sleep(_GATHER_S)
 
-    def _gather(self) -> bool:
-        """Wait for some lines; false at the end. To be woken for each would cost the server more than the line does."""
+    def _wait(self) -> bool:
+        """For a part; false at the end."""
         if not self._parts:
-            self._asleep = True  # before the look: whoever adds a line after it sees this
+            self._asleep = True  # before the look: whoever adds a part after it sees this
             if not self._parts and not self._closed:
                 self._wake.wait()
             self._asleep = False
             self._wake.clear()
-        if self._waiting < _GATHERED and not self._closed:
-            time.sleep(_GATHER_S)
         return bool(self._parts) or not self._closed
 
     def _taken(self) -> list[bytes]:
@@ -208,8 +207,12 @@ class QueuedLines(logging.Handler):
 
 _CALL_BYTES, _CALL_PARTS = 2**19, 512
 """Of one call; the kernel takes 1,024 parts at most."""
-_GATHERED = 1000
 _GATHER_S = 0.02
+"""Between writes: to be woken for each line would cost the server more than the line does."""
+
+
+def _encoded(text: str) -> bytes:
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def _dropped(count: int) -> logging.LogRecord:

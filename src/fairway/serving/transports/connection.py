@@ -160,7 +160,7 @@ class Connection(HttpToolsProtocol):
             self._abandon()
 
     def _refusal(self, error: FairwayError, status: int) -> Exchange:
-        exchange = Exchange(self, Head("", None, self.url), keep_alive=False, arrived=time.perf_counter())
+        exchange = Exchange(self, Head("", None, self.url), keep_alive=False, arrived=time.perf_counter_ns())
         exchange.more_body = False
         exchange.refused, exchange.status = error, status
         return exchange

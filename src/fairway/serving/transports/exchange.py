@@ -53,7 +53,7 @@ class Exchange(msgspec.Struct, eq=False):
     reply: Reply | None = None  # how the answer is wanted, if not as plain JSON
     parent: bytes | None = None  # its traceparent, if the head was found without
     trace: Trace | None = None
-    arrived: float = 0.0  # where somebody wants to know
+    arrived: int = 0  # on the counter of nanoseconds, where somebody wants to know
 
     def answered(self, outcome: Outcome) -> None:
         """The core answers."""

@@ -29,7 +29,7 @@ from fairway.serving.transports.bodies import (
 from fairway.serving.transports.codec import Codec
 from fairway.serving.transports.exchange import Exchange
 from fairway.serving.transports.heads import ENCODING, Head
-from fairway.serving.transports.reading import Reading
+from fairway.serving.transports.reading import Reading, TurnClock
 from fairway.serving.transports.rest import error_response
 from fairway.serving.transports.v2 import Buffer
 from fairway.serving.transports.v2json import decode_request, encode_response
@@ -59,7 +59,7 @@ class FairwayProtocol(Reading):
         tracer = self.tracer
         if tracer is not None and exchange.head.model and not exchange.inflated:
             parent = exchange.parent or exchange.head.parent
-            exchange.trace = tracer.begin(exchange.head.model, parent, exchange.arrived)
+            exchange.trace = tracer.begin(exchange.head.model, parent, exchange.arrived / 1e9)
         try:
             if exchange.refused is not None:
                 raise exchange.refused
@@ -223,7 +223,9 @@ class FairwayProtocol(Reading):
             trace = exchange.trace.ids
         elif parent := exchange.parent or head.parent:
             trace = caller_ids(parent)
-        answers.add(self.loop, entry, exchange.arrived, size, trace)
+        if not answers.waiting:
+            self.loop.call_soon(answers.write)
+        answers.waiting.append((entry, exchange.arrived, size, trace))
 
     def _seen(self, exchange: Exchange, status: int) -> dict[str, Any]:
         """What a span says of HTTP."""
@@ -264,6 +266,6 @@ def make_protocol(
     Bound.paths = {}
     Bound.heads = {}
     Bound.answers = AnswerLog() if settings.access_log else None
-    Bound.timed = settings.access_log or core.tracer is not None
+    Bound.clock = TurnClock() if settings.access_log or core.tracer is not None else None
     Bound.tracer = core.tracer
     return Bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -27,12 +28,34 @@ _MAX_HEAD = 2048
 _MAX_LINES = 32  # of a head that is kept: hundreds of tiny ones take a hundred times their bytes
 
 
+class TurnClock:
+    """One time for the small requests that one turn of the loop reads: asking for each costs half a percent of a tiny one.
+
+    They had all come when the turn began to read.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = 0
+        """On :func:`time.perf_counter_ns`, or 0: to be :meth:`read`."""
+
+    def read(self, loop: asyncio.AbstractEventLoop) -> int:
+        """The time, kept until what this turn has the loop do soon begins."""
+        self.now = now = time.perf_counter_ns()
+        loop.call_soon(self._end)
+        return now
+
+    def _end(self) -> None:
+        self.now = 0
+
+
 class Reading(Connection):
     """The half of a connection that comes from the client."""
 
     paths: dict[bytes, tuple[str, str | None] | None]
     heads: dict[bytes, Head]
-    timed: bool
+    clock: TurnClock | None  # where somebody wants to know when requests came
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -101,8 +124,9 @@ class Reading(Connection):
         exchange = self._exchange = Exchange(self, head, True, data[head_size:], False, True)
         if parent is not None:
             exchange.parent = parent
-        if self.timed:
-            exchange.arrived = time.perf_counter()
+        clock = self.clock
+        if clock is not None:
+            exchange.arrived = clock.now or clock.read(self.loop)
         self.cycle = exchange  # type: ignore[assignment]
         self._run(exchange)
         return True
@@ -185,7 +209,7 @@ class Reading(Connection):
         keep_alive = self.parser.should_keep_alive()
         if b"connection" in head.headers and self.parser.get_http_version() == "1.0":
             keep_alive = False
-        exchange = Exchange(self, head, keep_alive, arrived=time.perf_counter())
+        exchange = Exchange(self, head, keep_alive, arrived=time.perf_counter_ns())
         exchange.expect_continue = self.expect_100_continue
         if head.length > self.settings.max_body_bytes:
             exchange.refused = too_large(self.settings.max_body_bytes)
