@@ -19,7 +19,7 @@ import pytest
 
 from fairway.bundle.format import Bundle
 from fairway.serving import logs
-from fairway.serving.access_lines import access, entry_of, log_answers, log_request
+from fairway.serving.access_lines import AnswerLog, access, log_request
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.logs import QueuedLines
 from tests.serving.conftest import request_of
@@ -210,14 +210,20 @@ def test_answers_of_one_turn_have_a_line_each_in_their_order_also_where_they_are
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
     monkeypatch.setattr(access, "disabled", False)
     monkeypatch.setattr(access, "level", logging.INFO)
-    one, other = (entry_of("POST", path, 200, "::1") for path in ("/100%d", "/%b"))
-    alike, ids = (one, 1_000, 7, None), ("a" * 32, "b" * 16)
-    log_answers([alike, (other, 1_000, 7, None), alike, (one, 1_000, 7, ids), (one, 2_000, 70, None)], 5_000)
+    now = time.perf_counter_ns()
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now + 5_000)
+    ids, answers = ("a" * 32, "b" * 16), AnswerLog()
+    alike = ("::1", b"/100%d", 200, now + 1_000, 7, None)
+    other, later = ("::1", b"/%b", 503, now + 1_000, 7, None), ("::2", b"/100%d", 200, now + 2_000, 70, None)
+    answers.waiting += [alike, other, alike, (*alike[:5], ids), later]
+    answers.write()
     handler.close()
     said = [json.loads(line) for line in written.splitlines()]
     assert [line["url"]["path"] for line in said] == ["/100%d", "/%b", "/100%d", "/100%d", "/100%d"]
     assert [line["event"]["duration"] for line in said] == [4_000, 4_000, 4_000, 4_000, 3_000]
     assert [line["http"]["response"]["body"]["bytes"] for line in said] == [7, 7, 7, 7, 70]
+    assert [line["http"]["response"]["status_code"] for line in said] == [200, 503, 200, 200, 200]
+    assert [line["client"]["address"] for line in said] == ["::1"] * 4 + ["::2"]
     assert ["trace" in line for line in said] == [False, False, False, True, False]
 
 
@@ -229,11 +235,13 @@ def test_log_settings_hold_for_the_access_log_from_the_next_millisecond_on(monke
     monkeypatch.setattr(access, "disabled", False)
     monkeypatch.setattr(logging.getLogger("fairway"), "level", logging.INFO)
     access.setLevel(logging.NOTSET)  # forgets what it found out of the level of before
-    settings, entry, now = LogSettings(), entry_of("POST", "/", 200, "::1"), time.perf_counter_ns()
+    settings, answers, now = LogSettings(), AnswerLog(), time.perf_counter_ns()
     for turn, wanted in enumerate((True, False, True), 1):
+        monkeypatch.setattr(time, "perf_counter_ns", partial(int, now + 2_000_000 * turn))
         if turn > 1:
             settings.update({"log_info": wanted})
-        log_answers([(entry, now, turn, None)], now + 2_000_000 * turn)
+        answers.waiting.append(("::1", b"/", 200, now, turn, None))
+        answers.write()
     settings.close()
     handler.close()
     assert [json.loads(line)["http"]["response"]["body"]["bytes"] for line in written.splitlines()] == [1, 3]

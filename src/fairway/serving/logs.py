@@ -146,10 +146,9 @@ class QueuedLines(logging.Handler):
 
     def _run(self) -> None:
         while self._wait():
-            while parts := self._taken():
-                with self._alone():
-                    self._write_all(parts)
-            if not self._closed:
+            with self._alone():
+                self._write_all(self._taken())
+            if self._waiting < self._limit // 2 and not self._closed:
                 time.sleep(_GATHER_S)
 
     def _wait(self) -> bool:

@@ -75,6 +75,7 @@ class Connection(HttpToolsProtocol):
         """A client connected, and now owes a request."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
+        self.host = self.client[0] if self.client else ""
         self._waiting_since = self.loop.time()
 
     # -- requests in their turn

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from fairway.core.errors import FairwayError
 from fairway.core.messages import InferResponse
-from fairway.serving.access_lines import AnswerLog, Entry, entry_of
+from fairway.serving.access_lines import AnswerLog
 from fairway.serving.inference import InferenceCore, Outcome
 from fairway.serving.settings import ServeSettings
 from fairway.serving.shared_memory import SharedMemory
@@ -28,7 +28,7 @@ from fairway.serving.transports.bodies import (
 )
 from fairway.serving.transports.codec import Codec
 from fairway.serving.transports.exchange import Exchange
-from fairway.serving.transports.heads import ENCODING, Head
+from fairway.serving.transports.heads import ENCODING
 from fairway.serving.transports.reading import Reading, TurnClock
 from fairway.serving.transports.rest import error_response
 from fairway.serving.transports.v2 import Buffer
@@ -48,11 +48,6 @@ class FairwayProtocol(Reading):
     tracer: Tracer | None
     answers: AnswerLog | None
     beginning: tuple[Any, bytes, bytes] = (None, b"", b"")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._entry: Entry | None = None
-        self._logged: Head | None = None
 
     def _run(self, exchange: Exchange) -> None:
         """Decode and submit."""
@@ -203,8 +198,13 @@ class FairwayProtocol(Reading):
         if rest:
             self.transport.writelines(rest)
         exchange.response_complete = True
-        if self.answers is not None and exchange.head.model:
-            self._log(exchange, status, size, self.answers)
+        answers, head = self.answers, exchange.head
+        if answers is not None and head.model:
+            followed = exchange.trace is not None or exchange.parent or head.parent
+            trace = _ids(exchange) if followed else None
+            if not answers.waiting:
+                self.loop.call_soon(answers.write)
+            answers.waiting.append((self.host, head.path, status, exchange.arrived, size, trace))
         if exchange.trace is not None:
             exchange.trace.finish(self._seen(exchange, status))
             exchange.trace = None
@@ -212,20 +212,6 @@ class FairwayProtocol(Reading):
             self._go_on()
         else:
             self._part()
-
-    def _log(self, exchange: Exchange, status: int, size: int, answers: AnswerLog) -> None:
-        head, entry, trace = exchange.head, self._entry, None
-        if entry is None or head is not self._logged or status != entry.status:
-            client = self.client[0] if self.client else ""
-            entry = self._entry = entry_of("POST", head.path.decode("latin-1"), status, client)
-            self._logged = head
-        if exchange.trace is not None:
-            trace = exchange.trace.ids
-        elif parent := exchange.parent or head.parent:
-            trace = caller_ids(parent)
-        if not answers.waiting:
-            self.loop.call_soon(answers.write)
-        answers.waiting.append((entry, exchange.arrived, size, trace))
 
     def _seen(self, exchange: Exchange, status: int) -> dict[str, Any]:
         """What a span says of HTTP."""
@@ -245,6 +231,14 @@ class FairwayProtocol(Reading):
             exchange.trace = None
         if exchange.ticket is not None:
             exchange.ticket.cancel()
+
+
+def _ids(exchange: Exchange) -> tuple[str, str] | None:
+    """Of its trace, or of its caller's."""
+    if exchange.trace is not None:
+        return exchange.trace.ids
+    parent = exchange.parent or exchange.head.parent
+    return caller_ids(parent) if parent else None
 
 
 def make_protocol(
