@@ -200,14 +200,17 @@ def test_a_measurement_may_be_kept_to_few_cores(bundles: tuple[Bundle, ...]) -> 
 
 
 @pytest.mark.parametrize("equal", [0.0, 0.4, 0.9])
-def test_as_many_requests_are_found_in_the_cache_as_are_said_to_repeat(
+def test_as_many_requests_ask_for_what_was_asked_before_as_are_said_to_repeat(
     equal: float, bundles: tuple[Bundle, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = list[bool]()
+    """Most are found in the cache; where the machine is busy, some while the first one still runs."""
+    asked, repeats, found = set[bytes](), list[bool](), list[bool]()
 
     class Watched(ResponseCache):
         def get(self, key: bytes) -> Tensors | None:
             answer = super().get(key)
+            repeats.append(key in asked)
+            asked.add(key)
             found.append(answer is not None)
             return answer
 
@@ -217,7 +220,8 @@ def test_as_many_requests_are_found_in_the_cache_as_are_said_to_repeat(
     plan = Plan(seconds=1.0, rps=2000.0, rows=1, concurrency=1, seed=0, serving=serving, equal=equal)
     observed = uvloop.run(observe(bundles[0].path, plan))
     assert not observed.failures
-    assert np.mean(found) == pytest.approx(equal, abs=0.05)
+    assert np.mean(repeats) == pytest.approx(equal, abs=0.01 + 4 * np.sqrt(equal * (1 - equal) / len(repeats)))
+    assert any(found) == (equal > 0)
     assert observed.memory_mb > 100  # the cache counts as full
 
 
