@@ -20,7 +20,9 @@ from fairway.core.gate import Gate
 from fairway.evaluation.settings import EvaluationSettings
 from fairway.optimization.explore import Explorer
 from fairway.optimization.forms import Forms
+from fairway.optimization.making import Makers
 from fairway.optimization.passes.base import Sample
+from fairway.optimization.prefixes import Prefixes
 from fairway.optimization.recipes import recipes
 from fairway.optimization.rows import rungs
 from fairway.optimization.scoring import Examiner
@@ -107,8 +109,9 @@ def beside_a_sweep(
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         started = time.perf_counter()
-        explorer = _explorer(source, small, (table, growing), gate, sample, place, plan)
-        explorer.run(lambda: float("inf"), "no budget")
+        with Makers(source, sample, place, place / ".stages") as makers:
+            explorer = _explorer(source, small, (table, growing), gate, sample, place, plan, makers)
+            explorer.run(lambda: float("inf"), "no budget")
         took[name] = time.perf_counter() - started
         winner: Trial | None = best(explorer.trials.values(), plan.rungs)
         assert winner is not None, f"the {name} found nothing"
@@ -130,6 +133,7 @@ def _explorer(
     sample: Sample,
     place: Path,
     plan: Plan,
+    makers: Makers,
 ) -> Explorer:
     table, parts = rows
     journal = Journal(place / "journal.jsonl")
@@ -138,8 +142,17 @@ def _explorer(
     examiner = Examiner(
         source, table, label="label", gate=gate, slices=(), settings=settings, directory=place, progress=None
     )
-    options: dict[str, Any] = {"gate": gate, "objective": "throughput_rps", "workdir": place}
     return Explorer(
-        source, forms=forms, journal=journal, examiner=examiner, rungs=parts, sample=sample, progress=lambda *_: None,
-        **options,
-    )  # fmt: skip
+        source,
+        forms=forms,
+        journal=journal,
+        examiner=examiner,
+        rungs=parts,
+        sample=sample,
+        gate=gate,
+        objective="throughput_rps",
+        workdir=place,
+        prefixes=Prefixes(place / ".stages"),
+        makers=makers,
+        progress=lambda *_: None,
+    )
