@@ -55,18 +55,41 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Heat(msgspec.Struct, frozen=True):
-    """Who runs together. ``connections``: of these only, where a workload has more."""
+    """Who runs together. ``connections``: of these only, where a workload has more.
+
+    ``starts``: how often the servers are started anew, each time in another order. One and the same server is up to two
+    percent faster or slower from start to start, by where its memory lies.
+    """
 
     name: str
     contestants: Sequence[Contestant]
     in_process: bool = False
     connections: tuple[int, ...] | None = None
+    starts: int = 1
 
 
 def run_heat(
     heat: Heat, workload: Workload, effort: Effort, cores: Cores, folder: Path
 ) -> tuple[list[Measured], list[str]]:
-    """What was measured, and what was left out and why."""
+    """What was measured, each the same number of times, and what was left out and why."""
+    measured: dict[tuple[str, str], Measured] = {}
+    left_out: list[str] = []
+    for start in range(heat.starts):
+        shift = start % max(1, len(heat.contestants))
+        turned = msgspec.structs.replace(heat, contestants=[*heat.contestants[shift:], *heat.contestants[:shift]])
+        got, missed = _started(turned, workload, effort, cores, folder / f"start-{start}")
+        left_out += missed
+        for each in got:
+            whole = measured.setdefault((each.name, each.wire), msgspec.structs.replace(each, loads={}))
+            for connections, loads in each.loads.items():
+                whole.loads.setdefault(connections, []).extend(loads)
+    rounds = heat.starts * effort.rounds
+    return [m for m in measured.values() if all(len(loads) == rounds for loads in m.loads.values())], left_out
+
+
+def _started(
+    heat: Heat, workload: Workload, effort: Effort, cores: Cores, folder: Path
+) -> tuple[list[Measured], list[str]]:
     left_out: list[str] = []
     with contextlib.ExitStack() as stack:
         lanes: list[Lane] = []

@@ -71,11 +71,13 @@ class Plan(msgspec.Struct, frozen=True):
         return Heat(LIMITS, [plain, *self._wanted(named)], in_process=True), self._effort(5)
 
     def _observing(self, folder: Path) -> Planned:
-        """What watching costs. It is little, so there are many short rounds."""
+        """What watching costs. It is less than what one start of a server differs from the next by, so there are many."""
         variants = self._wanted(fairway_variants(_registry(self.workload, folder), self.collector))
         plain = of_fairway(FAIRWAY, QUIET, ("json",))
-        effort = Effort(5 if self.quick else 25, 1 / self.workload.seconds)
-        return Heat("observing", [plain, *variants], connections=self.workload.connections[-1:]), effort
+        starts, most = (3 if self.quick else 15), self.workload.connections[-1:]
+        return Heat("observing", [plain, *variants], connections=most, starts=starts), Effort(
+            1, 3 / self.workload.seconds
+        )
 
     def _large(self) -> Planned:
         """Models that take all the time: there, the limit is the engine."""
