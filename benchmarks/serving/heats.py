@@ -77,7 +77,9 @@ def run_heat(
     for start in range(heat.starts):
         shift = start % max(1, len(heat.contestants))
         turned = msgspec.structs.replace(heat, contestants=[*heat.contestants[shift:], *heat.contestants[:shift]])
-        got, missed = _started(turned, workload, effort, cores, folder / f"start-{start}")
+        place = folder / f"start-{start}"
+        place.mkdir(exist_ok=True)
+        got, missed = _started(turned, workload, effort, cores, place)
         left_out += missed
         for each in got:
             whole = measured.setdefault((each.name, each.wire), msgspec.structs.replace(each, loads={}))
