@@ -74,10 +74,8 @@ class Plan(msgspec.Struct, frozen=True):
         """What watching costs. It is less than what one start of a server differs from the next by, so there are many."""
         variants = self._wanted(fairway_variants(_registry(self.workload, folder), self.collector))
         plain = of_fairway(FAIRWAY, QUIET, ("json",))
-        starts, most = (3 if self.quick else 15), self.workload.connections[-1:]
-        return Heat("observing", [plain, *variants], connections=most, starts=starts), Effort(
-            1, 3 / self.workload.seconds
-        )
+        starts, effort = (3 if self.quick else 15), Effort(1, 2 / self.workload.seconds)
+        return Heat("observing", [plain, *variants], connections=self.workload.connections[-1:], starts=starts), effort
 
     def _large(self) -> Planned:
         """Models that take all the time: there, the limit is the engine."""

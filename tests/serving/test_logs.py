@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
@@ -22,6 +23,7 @@ from fairway.serving import logs
 from fairway.serving.access_lines import AnswerLog, access, log_request
 from fairway.serving.log_settings import LogSettings
 from fairway.serving.logs import QueuedLines
+from fairway.serving.transports.reading import TurnClock
 from tests.serving.conftest import request_of
 
 
@@ -225,6 +227,27 @@ def test_answers_of_one_turn_have_a_line_each_in_their_order_also_where_they_are
     assert [line["http"]["response"]["status_code"] for line in said] == [200, 503, 200, 200, 200]
     assert [line["client"]["address"] for line in said] == ["::1"] * 4 + ["::2"]
     assert ["trace" in line for line in said] == [False, False, False, True, False]
+
+
+def test_what_one_turn_of_the_loop_reads_came_at_one_time_and_the_next_turn_has_its_own() -> None:
+    async def turns() -> list[int]:
+        loop, clock, found = asyncio.get_running_loop(), TurnClock(), list[int]()
+        for _ in range(2):
+            found += [clock.now or clock.read(loop) for _ in range(3)]
+            await asyncio.sleep(0)
+        return found
+
+    found = asyncio.run(turns())
+    assert len(set(found[:3])) == len(set(found[3:])) == 1
+    assert found[0] < found[3]
+
+
+def test_more_answers_of_one_turn_than_may_wait_are_written_where_none_waits() -> None:
+    written = bytearray()
+    handler = QueuedLines(2, limit=3, write=partial(_take, written), patience_s=20)
+    handler.extend(b"1\n2\n3\n4\n", 4)
+    handler.close()
+    assert written == b"1\n2\n3\n4\n"
 
 
 def test_log_settings_hold_for_the_access_log_from_the_next_millisecond_on(monkeypatch: pytest.MonkeyPatch) -> None:

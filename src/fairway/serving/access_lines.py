@@ -67,7 +67,7 @@ of its trace and of its span, of which the latter is empty if only its caller tr
 class AnswerLog:
     """Logs the answers of one turn of an event loop together, after they have left. For its thread only.
 
-    What can be done for all of them is done here: within each answer the same steps take twice as long.
+    What can be done for all of them is done here, once for those that are alike.
     """
 
     def __init__(self) -> None:

@@ -61,7 +61,8 @@ class QueuedLines(logging.Handler):
     ----------
     descriptor : int
     limit : int
-        With so many lines unwritten, further ones are dropped. How many is told, in a line, once there is room again.
+        More lines than this do not wait; further ones are dropped. How many is told, in a line, once there is room again.
+        What comes while none waits is taken whole.
     patience_s : float
         How long :meth:`close` waits for the reader to take what is left.
     write : callable
@@ -119,7 +120,7 @@ class QueuedLines(logging.Handler):
         lock from whoever answers, which costs more than a turn's lines.
         """
         with self._mutex:
-            if self._waiting + lines > self._limit:
+            if self._waiting and self._waiting + lines > self._limit:
                 self._dropped += lines
             else:
                 if self._dropped:
